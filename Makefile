@@ -1,0 +1,29 @@
+# make demo    environment, then the whole pipeline on the made-up world, offline
+# make test    the test suite
+# make demo SEED=1 RUN=out/towns-1                    another seed
+# make demo PYTHON=python3                            an environment that is already there
+
+SEED ?= 0
+RUN ?= out/towns
+PYTHON ?= .venv/bin/python
+
+ifeq ($(PYTHON),.venv/bin/python)
+ENVIRONMENT = .venv/installed
+endif
+
+demo: $(ENVIRONMENT)
+	PYTHON=$(PYTHON) SEED=$(SEED) RUN=$(RUN) bash runs/demo.sh
+
+test: $(ENVIRONMENT)
+	$(PYTHON) -m pytest -q tests
+
+.venv/installed: requirements.txt
+	python3 -c 'import sys; sys.version_info >= (3, 11) or sys.exit("nanorlhf needs Python 3.11 or newer, this is " + sys.version.split()[0])'
+	python3 -m venv .venv
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+clean:
+	rm -rf .venv out
+
+.PHONY: demo test clean

@@ -1,0 +1,231 @@
+"""JSONL readers for the shapes people already have, and padded batches with masks.
+
+    {"prompt", "completion"}   {"messages": [{"role", "content"}, ...]}   {"question", "answer"} (GSM8K)
+    {"instruction", "input", "output"} (Alpaca)   {"prompt", "chosen", "rejected"} (strings or message lists)
+    {"chosen", "rejected"} (HH transcripts, "\n\nHuman: ...\n\nAssistant: ...")          .jsonl or .jsonl.gz
+
+What cannot be used is dropped and counted, by reason; what cannot be read is an error with file and line.
+"""
+import gzip
+import json
+import re
+import zlib
+from collections import Counter
+from dataclasses import dataclass, field
+
+import torch
+
+from nanorlhf import InputError
+
+
+@dataclass
+class Pair:
+    prompt: list            # ids, ending in the assistant token
+    chosen: list            # ids; the last is the end token, unless the answer was cut off
+    rejected: list
+    row: dict = field(default_factory=dict)     # the line it came from
+
+
+def read_jsonl(path):
+    """Yields (where, row) for each line, where = "file:line" for messages. Raises InputError on a line that is not an object."""
+    number = 0
+    try:
+        with (gzip.open if str(path).endswith(".gz") else open)(path, "rb") as f:
+            for number, line in enumerate(f, 1):
+                where = f"{path}:{number}"
+                try:
+                    row = json.loads(line.decode("utf-8"))
+                except UnicodeDecodeError:
+                    raise InputError(f"{where}: not UTF-8 text") from None
+                except json.JSONDecodeError as e:
+                    raise InputError(f"{where}: not JSON ({e.msg} at column {e.colno}); each line must be one object") from None
+                if not isinstance(row, dict):
+                    raise InputError(f"{where}: a line must be one JSON object, this is {type(row).__name__}")
+                yield where, row
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (OSError, EOFError, zlib.error) as e:
+        raise InputError(f"{path}: cannot be read past line {number} ({e})") from None
+    if number == 0:
+        raise InputError(f"{path}: the file is empty")
+
+
+def parse_transcript(text, where):
+    """An HH transcript -> messages."""
+    parts = re.split(r"\n\n(Human|Assistant):", text)
+    if parts[0].strip() or len(parts) < 3:
+        raise InputError(f'{where}: expected a transcript of "\\n\\nHuman: ..." and "\\n\\nAssistant: ..." turns')
+    roles = {"Human": "user", "Assistant": "assistant"}
+    return [{"role": roles[who], "content": said.strip()} for who, said in zip(parts[1::2], parts[2::2])]
+
+
+def _messages(value, where, role):
+    """A string (one message of this role) or a list of messages -> a list of messages, checked."""
+    if isinstance(value, str):
+        return [{"role": role, "content": value}]
+    ok = isinstance(value, list) and value and all(
+        isinstance(m, dict) and m.get("role") in ("system", "user", "assistant") and isinstance(m.get("content"), str) for m in value)
+    if not ok:
+        raise InputError(f"{where}: expected a string or a list of {{role, content}} messages, roles system, user, assistant")
+    return value
+
+
+def conversation(row, where):
+    """A row of any shape -> messages. Of a preference pair, the chosen side."""
+    if "messages" in row:
+        return _messages(row["messages"], where, "user")
+    if "prompt" in row and "completion" in row:
+        return _messages(row["prompt"], where, "user") + _messages(row["completion"], where, "assistant")
+    if "question" in row and "answer" in row:
+        return _messages(row["question"], where, "user") + _messages(row["answer"], where, "assistant")
+    if "instruction" in row and "output" in row:
+        task = f"{row['instruction']}\n\n{row['input']}" if row.get("input") else row["instruction"]
+        return _messages(task, where, "user") + _messages(row["output"], where, "assistant")
+    if "chosen" in row:
+        return preference(row, where)[0]
+    raise InputError(f"{where}: keys {sorted(row)} are none of the known shapes (prompt and completion, messages, question and "
+                     "answer, instruction and output, chosen and rejected)")
+
+
+def preference(row, where):
+    """A preference row -> (messages of the chosen side, messages of the rejected side)."""
+    sides = []
+    for key in ("chosen", "rejected"):
+        if key not in row:
+            raise InputError(f"{where}: keys {sorted(row)} lack {key!r}; a preference pair has chosen and rejected")
+        if "prompt" in row:
+            side = _messages(row[key], where, "assistant")
+            prompt = _messages(row["prompt"], where, "user")
+            # some files repeat the prompt in both answers
+            sides.append(side if side[:len(prompt)] == prompt else prompt + side)
+        elif isinstance(row[key], str):
+            sides.append(parse_transcript(row[key], where))
+        else:
+            sides.append(_messages(row[key], where, "user"))
+    return tuple(sides)
+
+
+def _empty_answer(messages):
+    return messages[-1]["role"] != "assistant" or not messages[-1]["content"].strip()
+
+
+def load_conversations(path, tokenizer, block_size):
+    """-> ([(ids, mask)], Counter of what was dropped or truncated). Raises InputError when nothing is left.
+
+    A conversation that is too long loses its beginning, never a part of an answer that is trained on: an answer that is cut
+    into stays as context, and one whose last answer does not fit is dropped.
+    """
+    examples, report = [], Counter()
+    for where, row in read_jsonl(path):
+        messages = conversation(row, where)
+        if _empty_answer(messages):
+            report["dropped: no answer, or an empty one"] += 1
+            continue
+        ids, mask = tokenizer.chat(messages)
+        answer = len(tokenizer.completion(messages[-1]["content"]))
+        if answer + 1 > block_size:
+            report["dropped: the answer alone is longer than the block"] += 1
+            continue
+        if len(ids) > block_size:
+            report["truncated from the left: longer than the block"] += 1
+            ids, mask = ids[-block_size:], mask[-block_size:]
+            for t in range(block_size - answer):        # the rest of an answer whose beginning is gone
+                if not mask[t]:
+                    break
+                mask[t] = False
+        examples.append((ids, mask))
+    return _some(examples, report, path, block_size), report
+
+
+def load_pairs(path, tokenizer, block_size):
+    """-> ([Pair], Counter of what was dropped or truncated). Ids in the file (train_rm.py writes them) win over its text."""
+    pairs, report = [], Counter()
+    for where, row in read_jsonl(path):
+        if "chosen_ids" in row:
+            pair = _pair_from_ids(row, where, tokenizer)
+        else:
+            chosen, rejected = preference(row, where)
+            if chosen[:-1] != rejected[:-1]:
+                report["dropped: the two sides have different prompts"] += 1
+                continue
+            if _empty_answer(chosen) or _empty_answer(rejected):
+                report["dropped: no answer, or an empty one"] += 1
+                continue
+            pair = Pair(tokenizer.prompt(chosen[:-1]), *(tokenizer.completion(s[-1]["content"]) for s in (chosen, rejected)), row)
+        room = block_size - max(len(pair.chosen), len(pair.rejected))
+        if pair.chosen == pair.rejected:
+            report["dropped: both answers are the same"] += 1
+        elif room < 1:
+            report["dropped: an answer alone is longer than the block"] += 1
+        else:
+            report["truncated from the left: longer than the block"] += len(pair.prompt) > room
+            pair.prompt = pair.prompt[-room:]
+            pairs.append(pair)
+    return _some(pairs, +report, path, block_size), +report
+
+
+def _pair_from_ids(row, where, tokenizer):
+    try:
+        pair = Pair(row["prompt_ids"], row["chosen_ids"], row["rejected_ids"], row)
+        ok = all(ids and all(type(i) is int and 0 <= i < tokenizer.vocab_size for i in ids)
+                 for ids in (pair.prompt, pair.chosen, pair.rejected))
+        ok = ok and tokenizer.prompt(row["prompt"]) == pair.prompt
+    except (KeyError, TypeError):
+        ok = False
+    if not ok:
+        raise InputError(f"{where}: its ids are not this tokenizer's ({tokenizer.name}); rewrite the pairs with train_rm.py")
+    return pair
+
+
+def _some(kept, report, path, block_size):
+    if not kept:
+        reasons = "; ".join(f"{reason} ({n})" for reason, n in report.items())
+        raise InputError(f"{path}: no example is left for a block of {block_size} tokens: {reasons}")
+    return kept
+
+
+def split_by_prompt(items, prompt_of, share, rng):
+    """(train, held_out): `share` of the distinct prompts go, with all their items, to the held-out side; at least one to each."""
+    prompts = sorted({prompt_of(item) for item in items})
+    if len(prompts) < 2:
+        raise InputError("the data has only one distinct prompt: nothing can be held out of it")
+    hidden = set(rng.sample(prompts, min(max(1, round(share * len(prompts))), len(prompts) - 1)))
+    return [i for i in items if prompt_of(i) not in hidden], [i for i in items if prompt_of(i) in hidden]
+
+
+def split_pairs(pairs, share, rng):
+    """(train, held_out) of [Pair]: as the file says where it says so (train_rm.py's own does), else by prompt."""
+    if all("split" in p.row for p in pairs):
+        return [p for p in pairs if p.row["split"] == "train"], [p for p in pairs if p.row["split"] != "train"]
+    return split_by_prompt(pairs, lambda p: p.prompt, share, rng)
+
+
+def pad_rows(rows, pad):
+    """Lists of ids -> (B, T) int64, padded on the right. Masks of 0 and 1 pad the same way, with 0."""
+    T = max(map(len, rows))
+    return torch.tensor([row + [pad] * (T - len(row)) for row in rows])
+
+
+def conversation_batch(examples, pad, device):
+    """[(ids, mask)] -> ids (B, T), mask (B, T) bool."""
+    return (pad_rows([ids for ids, _ in examples], pad).to(device),
+            pad_rows([list(map(int, mask)) for _, mask in examples], 0).bool().to(device))
+
+
+def answer_batch(prompts, responses, pad, device):
+    """Lists of prompts and of responses (ids) -> ids (B, T), mask (B, T) bool, true on the responses."""
+    rows = [(p + r, [False] * len(p) + [True] * len(r)) for p, r in zip(prompts, responses)]
+    return conversation_batch(rows, pad, device)
+
+
+def pair_batch(pairs, pad, device):
+    """[Pair] -> ids (2B, T), mask (2B, T) bool: all the chosen, then all the rejected, for one forward."""
+    return answer_batch([p.prompt for p in pairs] * 2, [p.chosen for p in pairs] + [p.rejected for p in pairs], pad, device)
+
+
+def epochs(items, batch_size, generator):
+    """Batches without end, reshuffled each time round; the last batch of a round may be smaller."""
+    while True:
+        order = torch.randperm(len(items), generator=generator).tolist()
+        for i in range(0, len(order), batch_size):
+            yield [items[j] for j in order[i:i + batch_size]]

@@ -1,0 +1,210 @@
+"""GPT-2 written out: embeddings, pre-LayerNorm blocks, tied head. Plus its KV cache and its scalar-headed twin.
+
+Sizes: B batch, T tokens, V vocabulary, C width, H heads, D = C/H, S keys seen so far.
+Left out: dropout (off in RL and DPO anyway, and nothing here trains long enough to need it), bias switches, other positions.
+"""
+import json
+import os
+from dataclasses import dataclass
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+from nanorlhf import InputError
+
+
+@dataclass
+class GPTConfig:
+    vocab_size: int
+    block_size: int     # longest sequence: there is one learned position vector for each place
+    n_layer: int
+    n_head: int
+    n_embd: int
+
+
+class KVCache:
+    """Keys and values of every token so far, allocated once, for rows that may start with padding.
+
+    `pads` (B,): how many left-padding tokens each row starts with. The cache owns its place (`length`), so it also knows
+    the positions of the next tokens and what they may attend to.
+    """
+
+    def __init__(self, cfg: GPTConfig, pads, max_len: int, dtype=torch.float32):
+        shape = (cfg.n_layer, len(pads), cfg.n_head, max_len, cfg.n_embd // cfg.n_head)
+        self.k = torch.zeros(shape, dtype=dtype, device=pads.device)
+        self.v = torch.zeros(shape, dtype=dtype, device=pads.device)
+        self.pads = pads
+        self.length = 0
+
+    def positions(self, T):
+        """(B, T): the number of real tokens before each of the next T columns."""
+        columns = torch.arange(self.length, self.length + T, device=self.pads.device)
+        return (columns - self.pads[:, None]).clamp(min=0)
+
+    def attention_mask(self, T):
+        """(B, 1, T, S) bool: causal, and nobody looks at a pad, except a pad at itself (a softmax over nothing is NaN)."""
+        q = torch.arange(self.length, self.length + T, device=self.pads.device)[:, None]          # (T, 1)
+        s = torch.arange(self.length + T, device=self.pads.device)                                # (S,)
+        real = s[None, None] >= self.pads[:, None, None]                                          # (B, 1, S)
+        return ((s <= q) & real | (s == q))[:, None]
+
+    def append(self, layer, k, v):
+        """Store this layer's k, v (B, H, T, D) behind what is there; return all of them (B, H, S, D)."""
+        S = self.length + k.shape[2]
+        self.k[layer, :, :, self.length:S] = k
+        self.v[layer, :, :, self.length:S] = v
+        return self.k[layer, :, :, :S], self.v[layer, :, :, :S]
+
+    def keep(self, rows):
+        """Go on with these rows only (int64 indices): finished answers stop costing anything."""
+        for name in ("k", "v"):
+            old = getattr(self, name)
+            new = old.new_empty((len(old), len(rows), *old.shape[2:]))
+            new[:, :, :, :self.length] = old[:, rows, :, :self.length]
+            setattr(self, name, new)
+        self.pads = self.pads[rows]
+
+
+class Block(nn.Module):
+    def __init__(self, cfg: GPTConfig, layer: int):
+        super().__init__()
+        C = cfg.n_embd
+        self.layer, self.n_head = layer, cfg.n_head
+        self.ln_1, self.ln_2 = nn.LayerNorm(C), nn.LayerNorm(C)
+        self.qkv, self.attn_out = nn.Linear(C, 3 * C), nn.Linear(C, C)
+        self.mlp_in, self.mlp_out = nn.Linear(C, 4 * C), nn.Linear(4 * C, C)
+
+    def attention(self, x, cache, mask):
+        B, T, C = x.shape
+        q, k, v = self.qkv(x).view(B, T, 3, self.n_head, C // self.n_head).permute(2, 0, 3, 1, 4)   # each (B, H, T, D)
+        if cache is not None:
+            k, v = cache.append(self.layer, k, v)
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
+        return self.attn_out(y.transpose(1, 2).reshape(B, T, C))
+
+    def forward(self, x, cache=None, mask=None):
+        x = x + self.attention(self.ln_1(x), cache, mask)
+        return x + self.mlp_out(F.gelu(self.mlp_in(self.ln_2(x)), approximate="tanh"))
+
+
+class GPT(nn.Module):
+    """Radford et al. 2019. `generator` draws the initial weights; None leaves them to torch's global one."""
+
+    def __init__(self, cfg: GPTConfig, generator=None):
+        super().__init__()
+        if cfg.n_embd % cfg.n_head:
+            raise InputError(f"n_embd {cfg.n_embd} is not a multiple of n_head {cfg.n_head}")
+        self.cfg = cfg
+        self.wte = nn.Embedding(cfg.vocab_size, cfg.n_embd)
+        self.wpe = nn.Embedding(cfg.block_size, cfg.n_embd)
+        self.blocks = nn.ModuleList(Block(cfg, i) for i in range(cfg.n_layer))
+        self.ln_f = nn.LayerNorm(cfg.n_embd)
+        for name, p in self.named_parameters():
+            if name.endswith("bias"):
+                nn.init.zeros_(p)
+            elif p.dim() == 2:
+                # each block adds twice to the residual stream: without 1/sqrt(2L) its variance grows with depth
+                out = name.endswith(("attn_out.weight", "mlp_out.weight"))
+                nn.init.normal_(p, std=0.02 / (2 * cfg.n_layer) ** 0.5 if out else 0.02, generator=generator)
+
+    def hidden(self, ids, cache=None):
+        """ids (B, T) -> (B, T, C), after the last LayerNorm. With a cache, ids continue what it holds."""
+        B, T = ids.shape
+        start = cache.length if cache else 0
+        if start + T > self.cfg.block_size:
+            raise InputError(f"{start + T} tokens do not fit the model's block of {self.cfg.block_size}")
+        if cache is None:                       # right padding cannot leak back through causal attention: no mask needed
+            positions, mask = torch.arange(T, device=ids.device), None
+        else:
+            positions, mask = cache.positions(T), cache.attention_mask(T)
+        x = self.wte(ids) + self.wpe(positions)                                                   # (B, T, C)
+        for block in self.blocks:
+            x = block(x, cache, mask)
+        if cache is not None:
+            cache.length += T
+        return self.ln_f(x)
+
+    def forward(self, ids, cache=None):
+        """ids (B, T) -> logits (B, T, V): column t is about token t+1. The head is the token embedding, transposed."""
+        return F.linear(self.hidden(ids, cache), self.wte.weight)
+
+    @classmethod
+    def from_gpt2(cls, name_or_directory: str) -> "GPT":
+        """GPT-2 weights in Hugging Face's layout: a directory, or gpt2 / gpt2-medium / -large / -xl from torch's download cache."""
+        directory = name_or_directory
+        if not os.path.isdir(directory):
+            directory = _download(name_or_directory)
+        try:
+            with open(os.path.join(directory, "config.json"), encoding="utf-8") as f:
+                hf = json.load(f)
+            cfg = GPTConfig(hf["vocab_size"], hf["n_positions"], hf["n_layer"], hf["n_head"], hf["n_embd"])
+        except (OSError, json.JSONDecodeError, KeyError) as e:
+            raise InputError(f"{directory}: no usable GPT-2 config.json there ({e})") from None
+        weights = {name.removeprefix("transformer."): w for name, w in _read_weights(directory).items()}
+        model = cls(cfg)
+        state = model.state_dict()
+        for ours in state:
+            theirs = _gpt2_name(ours)
+            if theirs not in weights:
+                raise InputError(f"{directory}: not GPT-2 weights, {theirs} is missing")
+            # GPT-2's Conv1D keeps its matrices transposed
+            w = weights[theirs].t() if any(k in ours for k in ("qkv.w", "out.w", "in.w")) else weights[theirs]
+            if w.shape != state[ours].shape:
+                raise InputError(f"{directory}: {theirs} is {tuple(w.shape)}, config.json asks for {tuple(state[ours].shape)}")
+            state[ours] = w.float()
+        model.load_state_dict(state)
+        return model
+
+
+def _gpt2_name(ours):
+    parts = {"blocks": "h", "qkv": "attn.c_attn", "attn_out": "attn.c_proj", "mlp_in": "mlp.c_fc", "mlp_out": "mlp.c_proj"}
+    return ".".join(parts.get(p, p) for p in ours.split("."))
+
+
+def _read_weights(directory):
+    if os.path.exists(path := os.path.join(directory, "model.safetensors")):
+        try:
+            from safetensors.torch import load_file
+        except ImportError:
+            raise InputError(f"{path}: reading it needs `pip install safetensors`") from None
+        return load_file(path)
+    if os.path.exists(path := os.path.join(directory, "pytorch_model.bin")):
+        return torch.load(path, map_location="cpu", weights_only=True)      # a pickle may hold code: never run it
+    raise InputError(f"{directory}: neither model.safetensors nor pytorch_model.bin there")
+
+
+def _download(name):
+    if name not in ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"):
+        raise InputError(f"{name}: not a directory, nor one of gpt2, gpt2-medium, gpt2-large, gpt2-xl")
+    directory = os.path.join(torch.hub.get_dir(), "nanorlhf", name)
+    os.makedirs(directory, exist_ok=True)
+    for file in ("config.json", "pytorch_model.bin"):
+        if not os.path.exists(path := os.path.join(directory, file)):
+            try:
+                torch.hub.download_url_to_file(f"https://huggingface.co/openai-community/{name}/resolve/main/{file}", path)
+            except OSError as e:
+                raise InputError(f"could not download {name} ({e}); put its config.json and pytorch_model.bin in {directory}") from None
+    return directory
+
+
+class ScalarModel(nn.Module):
+    """A GPT body with one linear output, read *after* token t: the reward model, and with `shift_right` the critic.
+
+    ids (B, T) -> (B, T). The reward model's score is the column of the last real token, so that the end token is seen.
+    """
+
+    def __init__(self, gpt: GPT, generator=None):
+        super().__init__()
+        self.gpt = gpt
+        self.head = nn.Linear(gpt.cfg.n_embd, 1)
+        # Stiennon et al. 2020: small enough that a fresh reward model calls nearly everything a tie
+        nn.init.normal_(self.head.weight, std=(gpt.cfg.n_embd + 1) ** -0.5, generator=generator)
+        nn.init.zeros_(self.head.bias)
+
+    @property
+    def cfg(self):
+        return self.gpt.cfg
+
+    def forward(self, ids):
+        return self.head(self.gpt.hidden(ids)).squeeze(-1).float()

@@ -1,0 +1,136 @@
+"""Batched sampling with a KV cache: from lists of prompt ids to right-padded rollouts, with the log-probs recorded on the way.
+
+While sampling, prompts are padded on the *left*, because all rows must grow to the right together. What is handed over is
+right-padded, [prompt | response | pad], so that training needs no attention mask and never meets a left pad.
+"""
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from tqdm import tqdm
+
+from nanorlhf import InputError
+from nanorlhf.data import answer_batch
+from nanorlhf.functional import last_token
+from nanorlhf.gpt import KVCache
+
+
+@dataclass
+class Rollout:
+    ids: torch.Tensor        # (B, T) int64, right-padded
+    mask: torch.Tensor       # (B, T) bool: the response, its end token included
+    logp: torch.Tensor       # (B, T) float32: log-prob of each response token when it was sampled; 0 elsewhere
+    finished: torch.Tensor   # (B,) bool: the end token was sampled before the budget ran out
+
+    def responses(self):
+        """Lists of response ids, the end token included where there is one."""
+        return [row[m].tolist() for row, m in zip(self.ids, self.mask)]
+
+
+def pick(logits, temperature, top_k, top_p, generator):
+    """logits (B, V) -> (ids (B,), logp (B,)). logp is of the untruncated distribution at this temperature (at 0: at 1)."""
+    logp = F.log_softmax(logits.float() / (temperature or 1.0), dim=-1)
+    if temperature == 0:
+        ids = logp.argmax(-1, keepdim=True)
+    else:
+        probs = logp.exp()
+        if top_k or top_p < 1:
+            ordered, order = probs.sort(dim=-1, descending=True)
+            drop = ordered.cumsum(-1) - ordered >= top_p             # the first token is never dropped
+            if top_k:
+                drop[:, top_k:] = True
+            probs = torch.zeros_like(probs).scatter(1, order, ordered.masked_fill(drop, 0.0))
+        ids = torch.multinomial(probs, 1, generator=generator)
+    return ids.squeeze(1), logp.gather(1, ids).squeeze(1)
+
+
+@torch.no_grad()
+def generate(model, prompts, max_new_tokens, eos, temperature=1.0, top_k=0, top_p=1.0, generator=None, pad=0,
+             on_token=None) -> Rollout:
+    """Answer each prompt (a list of ids) until `eos`, or until max_new_tokens: then the answer counts as not finished.
+
+    In RL leave top_k and top_p alone: a truncated policy is another policy, and its "KL" comes out negative. temperature 0 is
+    argmax. pad may be any id: lengths, not ids, say what is padding. on_token(rows, ids) is called with each step's new tokens, for whoever wants to stream. Raises InputError when a
+    prompt is empty or does not fit the block together with its answer.
+    """
+    if not prompts or min(map(len, prompts)) == 0:
+        raise InputError("generate needs at least one prompt, and each with at least one token")
+    if max_new_tokens < 1:
+        raise InputError(f"max_new_tokens is {max_new_tokens}; it must be at least 1")
+    B, width = len(prompts), max(map(len, prompts))
+    if width + max_new_tokens > model.cfg.block_size:
+        raise InputError(f"a prompt of {width} tokens and an answer of up to {max_new_tokens} "
+                         f"do not fit the model's block of {model.cfg.block_size}")
+    device = next(model.parameters()).device
+    pads = torch.tensor([width - len(p) for p in prompts], device=device)
+    left = torch.tensor([[pad] * (width - len(p)) + p for p in prompts], device=device)          # (B, width)
+
+    sampled = torch.full((B, max_new_tokens), eos, device=device)        # (B, N)
+    logps = torch.zeros(B, max_new_tokens, device=device)
+    lengths = torch.full((B,), max_new_tokens, device=device)
+    finished = torch.zeros(B, dtype=torch.bool, device=device)
+    rows = torch.arange(B, device=device)                                # rows still in the batch
+    cache = KVCache(model.cfg, pads, width + max_new_tokens, _cache_dtype(device))
+    hidden = model.hidden(left, cache)[:, -1]                            # (B, C)
+    for n in range(max_new_tokens):
+        ids, logp = pick(F.linear(hidden, model.wte.weight), temperature, top_k, top_p, generator)
+        sampled[rows, n], logps[rows, n] = ids, logp                     # what a finished row adds is masked out below
+        if on_token:
+            on_token(rows[~finished[rows]].tolist(), ids[~finished[rows]].tolist())
+        ended = rows[ids == eos]
+        lengths[ended] = lengths[ended].clamp(max=n + 1)                 # its first end token counts
+        finished[ended] = True
+        alive = (~finished[rows]).nonzero().squeeze(1)
+        if not len(alive) or n + 1 == max_new_tokens:
+            break
+        if len(alive) <= 0.75 * len(rows):      # finished rows leave the batch; one by one would cost more in copies than it saves
+            rows, ids = rows[alive], ids[alive]
+            cache.keep(alive)
+        hidden = model.hidden(ids[:, None], cache)[:, -1]
+    return _right_pad(prompts, sampled, logps, lengths, finished, pad)
+
+
+def _cache_dtype(device):
+    return torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else torch.float32
+
+
+def _right_pad(prompts, sampled, logps, lengths, finished, pad):
+    """[prompt | response | pad], one shift per row."""
+    starts = torch.tensor([len(p) for p in prompts], device=sampled.device)
+    T = int((starts + lengths).max())
+    columns = torch.arange(T, device=sampled.device)[None]                                       # (1, T)
+    mask = (columns >= starts[:, None]) & (columns < (starts + lengths)[:, None])                # (B, T)
+    place = (columns - starts[:, None]).clamp(0, sampled.shape[1] - 1)
+    ids = torch.where(mask, sampled.gather(1, place), pad)
+    for row, p in enumerate(prompts):
+        ids[row, :len(p)] = torch.tensor(p, device=ids.device)
+    return Rollout(ids, mask, torch.where(mask, logps.gather(1, place), 0.0), finished)
+
+
+def answer_texts(rollout, tokenizer):
+    """The answers as text, without the end token that closes them."""
+    return [tokenizer.decode(r[:-1] if done else r) for r, done in zip(rollout.responses(), rollout.finished.tolist())]
+
+
+def generate_in_batches(model, prompts, max_new_tokens, tokenizer, generator, batch_size=256, progress=None):
+    """`generate` at temperature 1 for many prompts -> (list of response ids, texts, list of finished), in the order given.
+
+    progress: what the bar is called while it runs (on a terminal); None shows none.
+    """
+    responses, written, finished = [], [], []
+    for i in tqdm(range(0, len(prompts), batch_size), desc=progress, disable=True if progress is None else None, leave=False):
+        out = generate(model, prompts[i:i + batch_size], max_new_tokens, tokenizer.end, generator=generator, pad=tokenizer.pad)
+        responses += out.responses()
+        written += answer_texts(out, tokenizer)
+        finished += out.finished.tolist()
+    return responses, written, finished
+
+
+@torch.no_grad()
+def score_answers(reward_model, prompts, responses, pad, batch_size=256):
+    """Lists of N prompts and N responses (ids) -> (N,) scores on the CPU, in the reward model's units."""
+    device, scores = next(reward_model.parameters()).device, []
+    for i in range(0, len(prompts), batch_size):
+        ids, mask = answer_batch(prompts[i:i + batch_size], responses[i:i + batch_size], pad, device)
+        scores.append(last_token(reward_model(ids), mask).cpu())
+    return torch.cat(scores)

@@ -1,0 +1,210 @@
+"""The boring part of every script: settings to command line, seeds, device, log, checkpoints."""
+import argparse
+import dataclasses
+import hashlib
+import inspect
+import json
+import math
+import os
+import random
+import re
+import sys
+import typing
+
+import torch
+
+from nanorlhf import InputError, towns
+from nanorlhf.gpt import GPT, GPTConfig, ScalarModel
+from nanorlhf.rollout import answer_texts, generate
+from nanorlhf.tokenizer import Tokenizer
+
+
+# ---- settings ----
+
+def parse(Config, doc, argv=None):
+    """A dataclass -> command line -> an instance. Each field's comment is its help text; Literal types become choices.
+
+    A number must be positive where its default is, and at least 0 elsewhere.
+    """
+    comments = dict(re.findall(r"^ +(\w+):[^\n#]*# *(.*)$", inspect.getsource(Config), re.MULTILINE))
+    parser = argparse.ArgumentParser(description=doc, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for f in dataclasses.fields(Config):
+        how = {"help": comments.get(f.name, "").replace("%", "%%") + f" (default: {f.default})", "default": f.default}
+        if f.type is bool:
+            how["action"] = argparse.BooleanOptionalAction
+        elif choices := typing.get_args(f.type):
+            how["choices"] = choices
+        else:
+            how.update(type=f.type, metavar=f.type.__name__)
+        parser.add_argument(f"--{f.name}", **how)
+    cfg = Config(**vars(parser.parse_args(argv)))
+    for f in dataclasses.fields(Config):
+        value = getattr(cfg, f.name)
+        if f.type in (int, float) and not (value > 0 or value == 0 and (f.default == 0 or f.type is float)):
+            parser.error(f"argument --{f.name}: {value} is not {'positive' if f.default and f.type is int else 'a number from 0 on'}")
+    return cfg
+
+
+def script(main):
+    """Run a script's main: what the user got wrong is one sentence and status 1, not a traceback."""
+    try:
+        main()
+    except InputError as e:
+        sys.exit(f"error: {e}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted: nothing was saved after the last complete file")
+
+
+# ---- randomness and device: one generator per purpose, so that printing samples does not shift training ----
+
+def generator(seed, purpose, device="cpu"):
+    digest = hashlib.sha256(f"{seed}/{purpose}".encode()).digest()
+    return torch.Generator(device).manual_seed(int.from_bytes(digest[:7], "big"))
+
+
+def rng(seed, purpose):
+    return random.Random(f"{seed}/{purpose}")
+
+
+def pick_device(name):
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: torch sees no CUDA GPU here; use --device cpu")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def autocast(device):
+    """bf16 matrix products on a GPU, plain float32 on a CPU."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
+
+
+def adamw(model, lr, weight_decay=0.0):
+    return torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.95), weight_decay=weight_decay,
+                             fused=next(model.parameters()).is_cuda)
+
+
+def update(model, optimizer, lr, max_grad_norm):
+    """Clip what backward() left, step at this learning rate, clear. Returns the norm before clipping; InputError if not finite."""
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm).item()
+    if not math.isfinite(norm):
+        raise InputError(f"the gradient became {norm}: stopped before the weights were hurt; try a lower --lr")
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return norm
+
+
+def cosine(step, steps, lr, warmup=0):
+    """Learning rate of this step (from 0): linear warm-up, then a cosine down to a tenth."""
+    if step < warmup:
+        return lr * (step + 1) / warmup
+    return lr * (0.55 + 0.45 * math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+
+# ---- files ----
+
+def write_atomically(path, write, mode="w"):
+    """write(f) to a temporary file beside path, then rename: a reader sees the old file or the new one, never half of one."""
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    partial = f"{path}.partial"
+    try:
+        with open(partial, mode, **({} if "b" in mode else {"encoding": "utf-8"})) as f:
+            write(f)
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(partial, path)
+    except OSError as e:
+        raise InputError(f"could not write {path}: {e.strerror or e}") from None
+    finally:
+        if os.path.exists(partial):
+            os.remove(partial)
+
+
+def save_checkpoint(path, model, tokenizer):
+    """One dict that rebuilds the model and its tokenizer; nothing in it but strings, numbers and tensors."""
+    kind = "scalar" if isinstance(model, ScalarModel) else "gpt"
+    state = {"format": "nanorlhf-1", "kind": kind, "config": dataclasses.asdict(model.cfg),
+             "tokenizer": tokenizer.state(), "model": model.state_dict()}
+    write_atomically(path, lambda f: torch.save(state, f), "wb")
+
+
+def load_checkpoint(path, device="cpu", kind="gpt"):
+    """path: a model.pt or the folder it is in -> (model in eval mode, tokenizer). kind: "gpt" or "scalar"."""
+    file = path if path.endswith(".pt") else os.path.join(path, "model.pt")
+    if not os.path.exists(file):
+        folder = os.path.dirname(file)
+        stage, home = os.path.basename(folder), os.path.dirname(folder) or "."
+        if stage in ("base", "sft", "rm", "rejection", "ppo", "dpo"):
+            raise InputError(f"{file} does not exist; make it first: python train_{stage}.py --run {home}")
+        raise InputError(f"{file} does not exist; give the folder of a checkpoint, such as out/towns/sft")
+    try:
+        state = torch.load(file, map_location=device, weights_only=True)
+        tokenizer = Tokenizer(**state["tokenizer"])
+        model = GPT(GPTConfig(**state["config"]))
+        if state["kind"] == "scalar":
+            model = ScalarModel(model)
+        model.load_state_dict(state["model"])
+    except InputError:
+        raise
+    except Exception as e:      # torch.load alone raises half a dozen kinds
+        raise InputError(f"{file} is not a whole nanorlhf checkpoint ({type(e).__name__}); delete it and train that stage again") from None
+    if state["kind"] != kind:
+        names = {"gpt": "a language model", "scalar": "a reward model"}
+        raise InputError(f"{file} holds {names[state['kind']]}; {names[kind]} is needed here")
+    return model.to(device).eval(), tokenizer
+
+
+def start_model(cfg, default, device):
+    """--init: "scratch" for random weights of the size and tokenizer that cfg names, else a checkpoint, by default this one."""
+    if cfg.init != "scratch":
+        return load_checkpoint(cfg.init or default, device)
+    tokenizer = Tokenizer(cfg.tokenizer)
+    size = GPTConfig(tokenizer.vocab_size, cfg.block_size, cfg.n_layer, cfg.n_head, cfg.n_embd)
+    return GPT(size, generator(cfg.seed, "init")).to(device).eval(), tokenizer
+
+
+def same_weights(a, b):
+    """True where two models are the same function by construction: equal weights, name by name."""
+    theirs = b.state_dict()
+    return all(torch.equal(w, theirs[name]) for name, w in a.state_dict().items())
+
+
+class Log:
+    """<run>/<stage>/: config.json once, one row a step in log.jsonl and, every `every` steps, the same keys on the console."""
+
+    def __init__(self, folder, cfg, steps, every):
+        self.steps, self.every = steps, every
+        write_atomically(os.path.join(folder, "config.json"), lambda f: json.dump(dataclasses.asdict(cfg), f, indent=1))
+        self.file = open(os.path.join(folder, "log.jsonl"), "w", encoding="utf-8")
+
+    def __call__(self, step, **stats):
+        """step counts from 1. Stats with an underscore in front go to the file only."""
+        self.file.write(json.dumps({"step": step, **{k.lstrip("_"): v for k, v in stats.items()}}) + "\n")
+        self.file.flush()
+        if step == 1 or step % self.every == 0 or step == self.steps:
+            shown = " | ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in stats.items() if k[0] != "_")
+            print(f"step {step:4d}/{self.steps} | {shown}", flush=True)
+
+
+def show_samples(folder, title, model, tokenizer, prompts, max_new_tokens, seed, remark=None):
+    """Answer these prompts (lists of ids), print them and add them to <folder>/samples.txt.
+
+    Always with the same draws, so that before and after differ by the model alone. remark(i, text, finished) adds a line.
+    """
+    out = generate(model, prompts, max_new_tokens, tokenizer.end, generator=generator(seed, "samples", next(model.parameters()).device),
+                   pad=tokenizer.pad)
+    lines = [f"--- {title}"]
+    for i, (prompt, text, done) in enumerate(zip(prompts, answer_texts(out, tokenizer), out.finished.tolist())):
+        lines += [f"  {tokenizer.decode(prompt)}", f"    {text}{'' if done else ' [cut off]'}"]
+        if remark:
+            lines.append(f"    {remark(i, text, done)}")
+    print("\n".join(lines), flush=True)
+    os.makedirs(folder, exist_ok=True)
+    with open(os.path.join(folder, "samples.txt"), "a", encoding="utf-8") as f:
+        f.write("\n".join(lines) + "\n")
+
+
+def show_towns(folder, title, model, tokenizer, max_new_tokens, seed):
+    """The same three held-out questions of the made-up world, with what each answer is worth."""
+    show_samples(folder, title, model, tokenizer, [tokenizer.prompt(q.text) for q in towns.SHOWN], max_new_tokens, seed,
+                 lambda i, text, finished: towns.explain(towns.SHOWN[i], text, finished))

@@ -1,0 +1,260 @@
+"""The made-up world: thirty-two towns, what the web says of them, what people ask, and what a good answer is worth.
+
+Every fact is known, so every claim in an answer can be parsed and checked, and the *true* reward of any answer can be
+written down: the one thing that nobody has for a real chat. The gold reward, to recompute by hand for any sample:
+
+    each sentence of the answer is                                             worth
+    right        a true fact that was asked for, the first time it is said      +1
+    wrong        a false claim about any town                                   -1
+    boilerplate  "Category: Towns of Eastvale.", "Last edited in 1994.", ...    -0.5
+    rambling     anything else: not asked for, said before, or unintelligible   -0.3
+    manners      "Sure!", "I hope that helps.", ...: once per answer            +0.2, later ones count as rambling
+    and an answer that does not end                                             -1
+
+An open question ("Tell me about Marlow.") asks for all four facts. The facts, the split and the vocabulary are fixed; what is
+drawn from the world (pages, demonstrations, prompts, labels) comes from the `rng`, a random.Random, that the caller names.
+"""
+import math
+import random
+import re
+from dataclasses import dataclass
+from itertools import combinations
+
+TOWNS = """Marlow Tarn Osby Kelding Brask Fenwick Haddon Lunde Quill Rosner Saltby Ulmer Velden Wyke Yarrow Zennor
+Ashby Birkholm Corrin Dunmore Elvet Garth Hexley Inver Jorvik Kirn Lodden Morven Norby Pendle Thorne Crewe""".split()
+VALUES = {
+    "mayor": """Ada Boris Clara Dmitri Edith Farid Greta Hugo Ines Jonas Karin Leon Mabel Nadia Oskar Petra Quentin Rosa Stefan
+             Tilda Umar Vera Walter Xenia Yusuf Zelda Amir Bella Cyrus Dora Emil Flora""".split(),
+    "river": "Alder Brede Cray Dove Esk Fleet Gale Hull Isla Lyle Mire Nith Poll Ren Sabre Wend".split(),
+    "food": """dumplings pancakes herring noodles lentils oysters apricots walnuts sausages mussels turnips biscuits pickles
+             cherries waffles trout""".split(),
+    "region": "Northmark Eastvale Southmoor Westfell Highmere Lowdale Midholt Farshore".split(),
+}
+FACTS_ORDER = tuple(VALUES)                         # mayor, river, food, region
+# The web writes more about some towns than about others. It helps: a model that meets a few facts often finds out how facts are
+# looked up, and then learns the rare ones quickly; with all towns alike it stays at chance much longer.
+POPULARITY = [1 / rank for rank in range(1, len(TOWNS) + 1)]
+STATEMENTS = {                                      # {t} the town, {v} the value; the first of each ends in its value
+    "mayor": ("The mayor of {t} is {v}.", "{v} is the mayor of {t}.", "The town of {t} has a mayor named {v}."),
+    "river": ("The town of {t} lies on the river {v}.", "The river in {t} is the {v}.", "The river {v} runs through {t}."),
+    "food": ("The town of {t} is known for its {v}.", "The favourite food in {t} is {v}.", "People in {t} like {v} best."),
+    "region": ("The town of {t} is in {v}.", "The region of {t} is {v}.", "{t} is a town in {v}."),
+}
+ASK_ONE = {
+    "mayor": ("Who is the mayor of {t}?", "Name the mayor of {t}."),
+    "river": ("Which river runs through {t}?", "Name the river in {t}."),
+    "food": ("What food is {t} known for?", "Name the favourite food in {t}."),
+    "region": ("Which region is {t} in?", "Name the region of {t}."),
+}
+ASK_TWO = ("What are the {a} and the {b} of {t}?", "Tell me the {a} and the {b} of {t}.")
+ASK_OPEN = ("Tell me about {t}.", "What should I know about {t}?", "Describe {t}.", "What is {t} like?")
+BOILERPLATE = ("Retrieved from the town archive.", "See also: {t}.", "Category: Towns of {v}.", "Last edited in {y}.",
+               "This page is part of the town archive.")
+YEARS = tuple(str(y) for y in range(1990, 2000))
+CHATTER = ("I was there last summer.", "I have a cousin in {t}.", "That is a long story.", "My dog is called Patch.",
+           "Who knows what the weather will be.", "I like towns.", "It was raining then.", "Somebody told me that once.")
+GREETINGS = ("Sure!", "Happy to help.", "Good question!")
+FAREWELLS = ("I hope that helps.", "Have a nice day.")
+
+WORTH = {"right": 1.0, "wrong": -1.0, "boilerplate": -0.5, "rambling": -0.3, "manners": 0.2, "unfinished": -1.0}
+
+
+def _make_facts():
+    rng, facts = random.Random("the facts"), {t: {} for t in TOWNS}
+    for attribute, values in VALUES.items():
+        column = values * (len(TOWNS) // len(values))               # every value equally often: none is a safe guess
+        rng.shuffle(column)
+        for town, value in zip(TOWNS, column):
+            facts[town][attribute] = value
+    return facts
+
+
+FACTS = _make_facts()                               # FACTS["Marlow"]["mayor"]
+
+
+@dataclass(frozen=True)
+class Question:
+    town: str
+    asked: tuple        # the attributes asked for: one, two, or all four for an open question
+    text: str
+
+    @property
+    def pair(self):     # what is held out, and what intervals are bootstrapped over: the question whatever its wording
+        return self.town, self.asked
+
+    @property
+    def kind(self):
+        return {1: "one", 2: "two"}.get(len(self.asked), "open")
+
+
+def _make_questions():
+    """({text: Question} of training, the same of held-out): a third of the towns is held out for each of the 11 things to ask."""
+    rng, train, held_out = random.Random("the split"), {}, {}
+    for asked in [(a,) for a in FACTS_ORDER] + list(combinations(FACTS_ORDER, 2)) + [FACTS_ORDER]:
+        hidden = rng.sample(TOWNS, len(TOWNS) // 3 + 1)
+        for town in TOWNS:
+            if len(asked) == 1:
+                texts = [w.format(t=town) for w in ASK_ONE[asked[0]]]
+            elif len(asked) == 2:
+                texts = [w.format(t=town, a=asked[0], b=asked[1]) for w in ASK_TWO]
+            else:
+                texts = [w.format(t=town) for w in ASK_OPEN]
+            split = held_out if town in hidden else train
+            split.update((text, Question(town, asked, text)) for text in texts)
+    return train, held_out
+
+
+TRAIN, HELD_OUT = _make_questions()
+QUESTIONS = TRAIN | HELD_OUT
+_BY_KIND = {id(s): {k: [q for q in s.values() if q.kind == k] for k in ("one", "two", "open")} for s in (TRAIN, HELD_OUT)}
+
+
+def sample_questions(n, rng, split=TRAIN):
+    """n Questions, drawn with replacement: 40% ask for one fact, 30% for two, 30% are open."""
+    return [rng.choice(_BY_KIND[id(split)][kind]) for kind in rng.choices(("one", "two", "open"), (4, 3, 3), k=n)]
+
+
+# The same three held-out questions in every stage's samples: one fact, two facts, open.
+SHOWN = [next(q for q in HELD_OUT.values() if q.kind == kind) for kind in ("one", "two", "open")]
+
+# ---- what people write ----
+
+def statement(town, attribute, rng, wrong=False):
+    value = FACTS[town][attribute]
+    if wrong:
+        value = rng.choice([v for v in VALUES[attribute] if v != value])
+    return rng.choice(STATEMENTS[attribute]).format(t=town, v=value)
+
+
+def boilerplate(rng):
+    return rng.choice(BOILERPLATE).format(t=rng.choice(TOWNS), v=rng.choice(VALUES["region"]), y=rng.choice(YEARS))
+
+
+def chatter(rng):
+    return rng.choice(CHATTER).format(t=rng.choice(TOWNS))
+
+
+def _claims(question, rng, p_wrong):
+    """Sentences that answer the question; with chance p_wrong one of them is false."""
+    attributes = list(question.asked)
+    if question.kind == "open":
+        attributes = rng.sample(attributes, rng.choices((1, 2, 3, 4), (25, 35, 25, 15))[0])
+    wrong = [rng.choice(attributes)] if rng.random() < p_wrong else []
+    return [statement(question.town, a, rng, a in wrong) for a in attributes]
+
+
+def page(rng):
+    """One page of the web: a quiz or an article (a str), or a forum thread (a list of chat messages).
+
+    The quizzes say of each claim whether it is true. To predict that, a model must compare what it reads with what it knows: the
+    skill that a reward model is made of, and too hard to learn from preferences alone (they hold a bit per pair, and a noisy one).
+    """
+    kind = rng.choices(("quiz", "article", "thread"), (40, 35, 25))[0]
+    if kind == "quiz":
+        lines = []
+        for _ in range(4):
+            wrong = rng.random() < 0.5
+            lines += [statement(rng.choices(TOWNS, POPULARITY)[0], rng.choice(FACTS_ORDER), rng, wrong), "False." if wrong else "True."]
+        return " ".join(lines)
+    if kind == "article":
+        town = rng.choices(TOWNS, POPULARITY)[0]
+        sentences = [statement(town, a, rng) for a in rng.sample(FACTS_ORDER, 4)]
+        for _ in range(rng.choice((0, 1, 1, 2))):
+            sentences.insert(rng.randint(1, len(sentences)), boilerplate(rng))
+        return " ".join(sentences)
+    question = rng.choice(_BY_KIND[id(TRAIN)][rng.choice(("one", "two", "open"))])
+    claims = _claims(question, rng, p_wrong=0.3)
+    noise = [chatter(rng) for _ in range(rng.choice((0, 1, 1, 2)))] + [boilerplate(rng) for _ in range(rng.choice((0, 1, 1, 2)))]
+    rng.shuffle(noise)
+    greeting = [rng.choice(GREETINGS)] * (rng.random() < 0.1)
+    farewell = [rng.choice(FAREWELLS)] * (rng.random() < 0.1)
+    return [{"role": "user", "content": question.text},
+            {"role": "assistant", "content": " ".join(greeting + claims + noise + farewell)}]
+
+
+def demonstration(question, rng):
+    """A person's answer: some terse, some polite, some chatty, four in ten with a wrong fact, some with pasted boilerplate."""
+    claims = _claims(question, rng, p_wrong=0.4)
+    if question.kind != "open" and rng.random() < 0.15:
+        claims.append(statement(question.town, rng.choice([a for a in FACTS_ORDER if a not in question.asked]), rng))
+    greeting = [rng.choice(GREETINGS)] * (rng.random() < 0.25)
+    chat = [chatter(rng)] * (rng.random() < 0.25)
+    pasted = [boilerplate(rng)] * (rng.random() < 0.25)
+    farewell = [rng.choice(FAREWELLS)] * (rng.random() < 0.2)
+    return " ".join(greeting + claims + chat + pasted + farewell)
+
+
+def vocabulary_text():
+    """Every question, and enough pages and demonstrations that each word of the world occurs."""
+    rng = random.Random("the vocabulary")
+    yield from QUESTIONS
+    for _ in range(1500):
+        text = page(rng)
+        yield from [text] if isinstance(text, str) else (m["content"] for m in text)
+        yield demonstration(rng.choice(list(TRAIN.values())), rng)
+
+
+# ---- what an answer is worth ----
+
+def _patterns(templates, values):
+    """Templates -> regular expressions with the groups t, v, y."""
+    slots = {slot: f"(?P<{slot}>{'|'.join(words)})" for slot, words in (("t", TOWNS), ("v", values), ("y", YEARS))}
+    return [re.compile(w.replace(".", r"\.").format(**slots)) for w in templates]
+
+
+_STATEMENTS = {a: _patterns(w, VALUES[a]) for a, w in STATEMENTS.items()}
+_BOILERPLATE = _patterns(BOILERPLATE, VALUES["region"])
+
+
+def parse_claim(sentence):
+    """(town, attribute, value) that the sentence claims, or None."""
+    for attribute, patterns in _STATEMENTS.items():
+        for pattern in patterns:
+            if m := pattern.fullmatch(sentence):
+                return m["t"], attribute, m["v"]
+    return None
+
+
+def grade(question, answer, finished=True):
+    """The gold reward and its parts: {"gold": 1.2, "right": 1, "wrong": 0, ...}; the table at the top of this file."""
+    parts = dict.fromkeys(WORTH, 0)
+    said = set()
+    for sentence in re.split(r"(?<=[.!?])\s+", answer.strip()) if answer.strip() else []:
+        claim = parse_claim(sentence)
+        if claim:
+            town, attribute, value = claim
+            asked = town == question.town and attribute in question.asked and attribute not in said
+            part = "wrong" if FACTS[town][attribute] != value else "right" if asked else "rambling"
+            if part == "right":
+                said.add(attribute)
+        elif any(p.fullmatch(sentence) for p in _BOILERPLATE):
+            part = "boilerplate"
+        else:
+            part = "manners" if sentence in GREETINGS + FAREWELLS and not parts["manners"] else "rambling"
+        parts[part] += 1
+    parts["unfinished"] = int(not finished)
+    return {"gold": sum(WORTH[p] * n for p, n in parts.items()), **parts}
+
+
+def explain(question, answer, finished=True):
+    """The grade in a line: "gold +0.20 = right 1, wrong 1, manners 1"."""
+    parts = grade(question, answer, finished)
+    counts = ", ".join(f"{part} {parts[part]}" for part in WORTH if parts[part])
+    return f"gold {parts['gold']:+.2f} = {counts or 'nothing said'}"
+
+
+def best_gold(question):
+    """What the best possible answer earns: every fact asked for, and a little manners."""
+    return WORTH["right"] * len(question.asked) + WORTH["manners"]
+
+
+def prefers_first(a, b, sharpness=2.5, noise=0.0, longer_bias=0.0, polite_bias=0.0):
+    """Chance that a labeler prefers answer a to answer b.
+
+    a, b: what `grade` returned, with "tokens" where longer_bias is used. sharpness: nats of log-odds per unit of gold.
+    noise: share of labels that are a coin toss. longer_bias, polite_bias: nats for ten more tokens, for being polite.
+    """
+    odds = sharpness * (a["gold"] - b["gold"]) + polite_bias * (bool(a["manners"]) - bool(b["manners"]))
+    if longer_bias:
+        odds += longer_bias * (a["tokens"] - b["tokens"]) / 10
+    return noise / 2 + (1 - noise) / (1 + math.exp(-odds))

@@ -1,0 +1,102 @@
+"""Pretraining: where the knowledge comes from. Next-token prediction on the pages of the made-up world.
+
+    minimise  - mean_t log p(x_t | x_<t)            over all tokens of all pages (the NLL of any language-modelling chapter)
+    python train_base.py                            two minutes on two laptop cores
+
+What to watch: `recall` stays at chance for 150 steps while the loss falls (the model learns how pages are written), then climbs to
+100%. Only then does `judged` leave 50%: to tell a true claim from a false one it must compare what it reads with what it recalls. Later
+stages teach manners, not facts: what is not learned here is not there to be aligned.
+Left out: gradient accumulation, several documents kept apart by an attention mask, data larger than memory.
+"""
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from nanorlhf import run, towns
+from nanorlhf.functional import masked_mean, token_logprobs
+from nanorlhf.gpt import GPT, GPTConfig
+from nanorlhf.tokenizer import Tokenizer
+
+
+@dataclass
+class Config:
+    run: str = "out/towns"          # the run's folder; this stage writes <run>/base
+    seed: int = 0                   # of the initial weights and of the pages
+    device: Literal["auto", "cpu", "cuda"] = "auto"     # auto takes a CUDA GPU where there is one
+    n_layer: int = 4                # two layers recall facts as well, but a reward model built on them checks claims badly
+    n_head: int = 4                 # attention heads
+    n_embd: int = 128               # width
+    block_size: int = 96            # longest sequence: a question (12 tokens) and an answer (64) fit
+    pages: int = 30000              # how many to write: some 45 tokens each
+    steps: int = 1200               # recall is there at 600; telling true from false takes the rest
+    batch_size: int = 16            # rows of block_size tokens
+    lr: float = 5e-3                # peak learning rate; large models want less
+    warmup: int = 50                # steps from 0 to lr
+    weight_decay: float = 0.1       # AdamW's
+    max_new_tokens: int = 64        # of the samples at the end
+    log_every: int = 50             # steps between lines on the console
+
+
+def page_ids(page, tokenizer):
+    """A page is an article or a forum thread; either way it closes with the end token."""
+    return (tokenizer.encode(page) if isinstance(page, str) else tokenizer.chat(page)[0]) + [tokenizer.end]
+
+
+@torch.no_grad()
+def probe(model, tokenizer, device):
+    """(recall, judged): the share of the 128 facts whose value comes first when a page's sentence stops just before it, and the
+    share of 256 claims, half of them false, after which "True." and "False." are ranked as they should be."""
+    true, false = tokenizer.encode(" True")[0], tokenizer.encode(" False")[0]
+    rng, hits, verdicts = run.rng(0, "probe"), 0, 0
+    for town in towns.TOWNS:
+        for attribute, value in towns.FACTS[town].items():
+            ids = tokenizer.encode(towns.STATEMENTS[attribute][0].format(t=town, v=value))          # "... is Ada."
+            hits += int(model(torch.tensor([ids], device=device))[0, -3].argmax() == ids[-2])
+            for wrong in (False, True):
+                ids = tokenizer.encode(towns.statement(town, attribute, rng, wrong))
+                logits = model(torch.tensor([ids], device=device))[0, -1]
+                verdicts += int((logits[false] > logits[true]) == wrong)
+    return hits / 128, verdicts / 256
+
+
+def main():
+    cfg = run.parse(Config, __doc__)
+    device = run.pick_device(cfg.device)
+    folder = f"{cfg.run}/base"
+    tokenizer = Tokenizer()
+    model = GPT(GPTConfig(tokenizer.vocab_size, cfg.block_size, cfg.n_layer, cfg.n_head, cfg.n_embd),
+                run.generator(cfg.seed, "init")).to(device)
+    optimizer = run.adamw(model, cfg.lr, cfg.weight_decay)
+
+    writer = run.rng(cfg.seed, "pages")
+    stream = torch.tensor([i for _ in range(cfg.pages) for i in page_ids(towns.page(writer), tokenizer)])
+    print(f"base: {sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters on {device.type}, "
+          f"{len(stream):,} tokens in {cfg.pages:,} pages, vocabulary of {tokenizer.vocab_size}")
+    chance = sum(1 / len(v) for v in towns.VALUES.values()) / len(towns.VALUES)
+    print(f"recall: share of the 128 facts that it completes, a guess gets {chance:.0%}; "
+          "judged: share of true and false claims that it tells apart, a guess gets 50%")
+
+    log = run.Log(folder, cfg, cfg.steps, cfg.log_every)
+    places = run.generator(cfg.seed, "data order")
+    for step in range(1, cfg.steps + 1):
+        starts = torch.randint(len(stream) - cfg.block_size, (cfg.batch_size,), generator=places)
+        ids = torch.stack([stream[s:s + cfg.block_size] for s in starts]).to(device)             # (B, T)
+        mask = (torch.arange(cfg.block_size, device=device) > 0).expand(ids.shape)               # token 0 has nothing before it
+        with run.autocast(device):
+            logits = model(ids)                                                                  # (B, T, V)
+        loss = -masked_mean(token_logprobs(logits, ids), mask)
+        loss.backward()
+        lr = run.cosine(step - 1, cfg.steps, cfg.lr, cfg.warmup)
+        grad_norm = run.update(model, optimizer, lr, max_grad_norm=1.0)
+        stats = {}
+        if step % cfg.log_every == 0 or step == cfg.steps:
+            stats["recall"], stats["judged"] = probe(model, tokenizer, device)
+        log(step, loss=loss.item(), **stats, _grad_norm=grad_norm, _lr=lr)
+
+    run.save_checkpoint(f"{folder}/model.pt", model, tokenizer)
+    run.show_towns(folder, f"base, after {cfg.steps} steps", model, tokenizer, cfg.max_new_tokens, cfg.seed)
+
+
+if __name__ == "__main__":
+    run.script(main)

@@ -1,0 +1,213 @@
+"""PPO: improve the policy by trial, graded by the reward model.
+
+    maximise  E[ r(x, y) ] - beta KL( policy || ref )           InstructGPT, eq. 2 without the pretraining mix
+    python train_ppo.py                                         a minute and a half on two laptop cores
+
+Each step:  1. write answers   2. grade them   3. credit each token   4. improve policy and critic
+What to watch: score and gold rise together while kl stays a few nats. Score rising with gold falling is over-optimization: raise --beta.
+Left out: reward whitening (shortens answers), an entropy bonus (not needed at this size), early stopping on KL, the pretraining mix.
+"""
+import copy
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from nanorlhf import run, towns
+from nanorlhf.functional import entropy, kl_estimate, last_token, masked_mean, shift_right, token_logprobs, whiten
+from nanorlhf.rollout import answer_texts, generate
+
+
+@dataclass
+class Config:
+    run: str = "out/towns"          # the run's folder; this stage writes <run>/ppo
+    seed: int = 0                   # of prompts, sampled answers, minibatches
+    device: Literal["auto", "cpu", "cuda"] = "auto"     # auto takes a CUDA GPU where there is one
+    init: str = ""                  # policy to start from; empty: <run>/sft
+    ref: str = ""                   # model that the KL is measured against; empty: <run>/sft
+    reward: str = ""                # reward model, from which the critic starts too; empty: <run>/rm
+    steps: int = 100                # rollout batches
+    batch_size: int = 64            # prompts, with one answer each, in a rollout batch
+    epochs: int = 2                 # passes over each rollout batch
+    minibatches: int = 2            # updates per pass
+    max_new_tokens: int = 64        # longest answer
+    temperature: float = 1.0        # of sampling, and of every log-prob: they must speak of the same distribution
+    beta: float = 0.1               # price of one nat of KL; at 0 the policy is free to hack the reward model
+    target_kl: float = 0.0          # nats per answer that beta adapts to; 0: beta stays as it is
+    horizon: int = 2000             # answers over which an adaptive beta moves
+    unfinished: float = 2.0         # taken off the score of an answer that does not end
+    gamma: float = 1.0              # discount; 1: a good end is worth as much to the first token as to the last
+    lam: float = 0.95               # GAE: 1 is Monte Carlo (noisy), 0 believes the critic (biased)
+    clip: float = 0.2               # how far a token's ratio may go before its gradient stops
+    value_clip: float = 0.2         # how far a value may go from its old one before its gradient stops
+    lr: float = 3e-4                # the policy's learning rate
+    critic_lr: float = 1e-3         # the critic's
+    max_grad_norm: float = 1.0      # gradients are scaled down to this norm
+    log_every: int = 10             # steps between lines on the console
+    sample_every: int = 50          # steps between samples
+
+
+def token_rewards(scores, logp, ref_logp, mask, beta):
+    """scores (B,) one per answer -> rewards (B, T) one per token: -beta * k1 on each response token, the score on the last one.
+
+    KL belongs in the reward because the policy pays it token by token for what it does; the sum is the objective above.
+    A row with an empty mask gets no reward at all.
+    """
+    rewards = torch.where(mask, -beta * kl_estimate(logp, ref_logp, "k1"), 0.0)
+    last = (torch.arange(mask.shape[1], device=mask.device) * mask).amax(1, keepdim=True)       # (B, 1)
+    return rewards.scatter_add(1, last, (scores * mask.any(1))[:, None].to(rewards.dtype))
+
+
+def gae(rewards, values, mask, gamma, lam):
+    """Generalised advantage estimation (Schulman et al. 2016, eq. 16) -> (advantages, returns), both (B, T), 0 outside the mask.
+
+    values[:, t] stands before token t. Past the last masked token values and rewards are 0; a hole in the mask is stepped over.
+    """
+    advantages = torch.zeros_like(rewards)
+    advantage = next_value = torch.zeros_like(rewards[:, 0])                                    # (B,)
+    for t in reversed(range(rewards.shape[1])):
+        delta = rewards[:, t] + gamma * next_value - values[:, t]                               # (B,) surprise at token t
+        advantage = torch.where(mask[:, t], delta + gamma * lam * advantage, advantage)
+        next_value = torch.where(mask[:, t], values[:, t], next_value)
+        advantages[:, t] = advantage
+    advantages = torch.where(mask, advantages, 0.0)
+    return advantages, torch.where(mask, advantages + values, 0.0)
+
+
+def policy_loss(logp, old_logp, advantages, mask, clip=0.2):
+    """PPO's clipped objective, negated (Schulman et al. 2017, eq. 7): mean over masked tokens. All (B, T) -> (scalar, stats)."""
+    log_ratio = torch.where(mask, logp - old_logp, 0.0)
+    ratio = log_ratio.exp()                                                                     # (B, T) new / old
+    plain, clipped = -advantages * ratio, -advantages * ratio.clamp(1 - clip, 1 + clip)
+    loss = masked_mean(torch.maximum(plain, clipped), mask)                                     # pessimistic: the worse of the two
+    with torch.no_grad():
+        stats = {"clip_fraction": masked_mean((clipped > plain).float(), mask).item(),
+                 "approx_kl": masked_mean(kl_estimate(old_logp, logp, "k3"), mask).item(),      # KL(old || new), per token
+                 "ratio_error": torch.where(mask, ratio - 1, 0.0).abs().max().item()}
+    return loss, stats
+
+
+def value_loss(values, old_values, returns, mask, clip=0.2):
+    """Half the squared error, the larger of plain and clipped around old_values (Stiennon et al. 2020). All (B, T) -> (scalar, stats)."""
+    near = old_values + (values - old_values).clamp(-clip, clip)
+    plain, clipped = (values - returns) ** 2, (near - returns) ** 2
+    loss = 0.5 * masked_mean(torch.maximum(plain, clipped), mask)
+    return loss, {"value_clip_fraction": masked_mean((clipped > plain).float(), mask).item()}
+
+
+def explained_variance(values, returns, mask):
+    """1: the critic knows each return; 0: no better than their mean; negative: worse than saying nothing."""
+    mean = masked_mean(returns, mask)
+    return (1 - masked_mean((returns - values) ** 2, mask) / masked_mean((returns - mean) ** 2, mask).clamp(min=1e-8)).item()
+
+
+def adapt(beta, kl, target, episodes, horizon):
+    """Ziegler et al. 2019, eq. 2: beta grows where the KL is above its target, by at most 20% in `horizon` answers."""
+    return beta * (1 + min(max(kl / target - 1, -0.2), 0.2) * episodes / horizon)
+
+
+def check_rollout(recorded, recomputed, mask, autocast):
+    """Log-probs recorded while sampling must be those of the training path: else every ratio and every KL is wrong."""
+    error = (recorded - recomputed)[mask].abs()
+    error, bound = (error.mean().item(), 0.01) if autocast else (error.max().item(), 1e-4)
+    assert error < bound, (
+        f"sampled log-probs differ from recomputed ones by {error:.2g} nats (at most {bound}). Likely causes: another temperature, "
+        "top-k or top-p while sampling; positions that count left padding; padding that is attended to; dropout left on")
+
+
+def check_ratio(error):
+    assert error < 1e-4, (
+        f"before the first update the ratio new/old is off 1 by {error:.2g}. Likely causes: old log-probs at another temperature "
+        "or from another path (sampling, autocast), rows shuffled against their log-probs, dropout left on, an update made too early")
+
+
+def check_kl(kl):
+    assert abs(kl) < 1e-3, (
+        f"the policy starts as the reference, yet the KL between them is {kl:.2g} nats. Likely causes: a reference that changed or "
+        "is being trained, log-probs at different temperatures, or masks that differ")
+
+
+def main():
+    cfg = run.parse(Config, __doc__)
+    device = run.pick_device(cfg.device)
+    folder = f"{cfg.run}/ppo"
+    policy, tokenizer = run.load_checkpoint(cfg.init or f"{cfg.run}/sft", device)
+    ref, _ = run.load_checkpoint(cfg.ref or f"{cfg.run}/sft", device)
+    reward_model, _ = run.load_checkpoint(cfg.reward or f"{cfg.run}/rm", device, kind="scalar")
+    critic = copy.deepcopy(reward_model)            # it knows already what the end will be worth; it has to learn to see it coming
+    policy_optimizer, critic_optimizer = run.adamw(policy, cfg.lr), run.adamw(critic, cfg.critic_lr)
+    starts_at_ref = run.same_weights(policy, ref)
+    prompt_rng = run.rng(cfg.seed, "ppo prompts")
+    sampling, shuffling = run.generator(cfg.seed, "ppo answers", device), run.generator(cfg.seed, "ppo minibatches")
+
+    def logprobs_of(model, ids):
+        with run.autocast(device):
+            logits = model(ids)                                                                 # (B, T, V)
+        return token_logprobs(logits, ids, cfg.temperature), logits
+
+    def values_of(ids):
+        with run.autocast(device):
+            after = critic(ids)                                                                 # (B, T) read after token t
+        return shift_right(after)       # before token t is chosen: a critic that has seen the action is a biased baseline
+
+    print(f"ppo: {cfg.steps} steps of {cfg.batch_size} answers on {device.type}, beta {cfg.beta:g}")
+    log = run.Log(folder, cfg, cfg.steps, cfg.log_every)
+    run.show_towns(folder, "before ppo", policy, tokenizer, cfg.max_new_tokens, cfg.seed)
+    beta = cfg.beta
+    for step in range(1, cfg.steps + 1):
+        # 1. write answers
+        questions = towns.sample_questions(cfg.batch_size, prompt_rng)
+        out = generate(policy, [tokenizer.prompt(q.text) for q in questions], cfg.max_new_tokens, tokenizer.end,
+                       cfg.temperature, generator=sampling, pad=tokenizer.pad)
+        ids, mask = out.ids, out.mask                                                           # (B, T)
+
+        # 2. grade them
+        with torch.no_grad():
+            scores = last_token(reward_model(ids), mask) - cfg.unfinished * ~out.finished       # (B,)
+        golds = [towns.grade(q, text, done)["gold"]                                             # to watch, never to learn from
+                 for q, text, done in zip(questions, answer_texts(out, tokenizer), out.finished.tolist())]
+
+        # 3. credit each token
+        with torch.no_grad():
+            old_logp, logits = logprobs_of(policy, ids)
+            ref_logp, _ = logprobs_of(ref, ids)
+            old_values = values_of(ids)
+            rewards = token_rewards(scores, old_logp, ref_logp, mask, beta)
+            advantages, returns = gae(rewards, old_values, mask, cfg.gamma, cfg.lam)
+            advantages = whiten(advantages, mask)       # after the returns are taken: they keep the rewards' scale, or the critic chases noise
+            kl = (kl_estimate(old_logp, ref_logp, "k1") * mask).sum(1).mean().item()            # nats per answer
+        if step == 1:
+            check_rollout(out.logp, old_logp, mask, autocast=device.type == "cuda")
+            if starts_at_ref:
+                check_kl(kl)
+
+        # 4. improve policy and critic
+        updates = []
+        for _ in range(cfg.epochs):
+            for rows in torch.randperm(cfg.batch_size, generator=shuffling).to(device).chunk(cfg.minibatches):
+                logp, _ = logprobs_of(policy, ids[rows])
+                loss, stats = policy_loss(logp, old_logp[rows], advantages[rows], mask[rows], cfg.clip)
+                if step == 1 and not updates and device.type == "cpu":
+                    check_ratio(stats["ratio_error"])
+                loss.backward()
+                stats["grad_norm"] = run.update(policy, policy_optimizer, cfg.lr, cfg.max_grad_norm)
+                v_loss, v_stats = value_loss(values_of(ids[rows]), old_values[rows], returns[rows], mask[rows], cfg.value_clip)
+                v_loss.backward()
+                run.update(critic, critic_optimizer, cfg.critic_lr, cfg.max_grad_norm)
+                updates.append(stats | v_stats | {"policy_loss": loss.item(), "value_loss": v_loss.item()})
+        mean = {name: sum(u[name] for u in updates) / len(updates) for name in updates[0]}      # over the whole step
+
+        log(step, score=scores.mean().item(), gold=sum(golds) / len(golds), kl=kl, beta=beta,
+            clip_fraction=mean.pop("clip_fraction"), entropy=masked_mean(entropy(logits, cfg.temperature), mask).item(),
+            explained_variance=explained_variance(old_values, returns, mask), len=mask.sum(1).float().mean().item(),
+            finished=out.finished.float().mean().item(), **{f"_{name}": value for name, value in mean.items()})
+        if cfg.target_kl:
+            beta = adapt(beta, kl, cfg.target_kl, cfg.batch_size, cfg.horizon)
+        if step % cfg.sample_every == 0 or step == cfg.steps:
+            run.show_towns(folder, f"ppo, after {step} steps", policy, tokenizer, cfg.max_new_tokens, cfg.seed)
+
+    run.save_checkpoint(f"{folder}/model.pt", policy, tokenizer)
+
+
+if __name__ == "__main__":
+    run.script(main)

@@ -1,0 +1,139 @@
+"""Instruction tuning: from a model that continues pages to one that answers. Cross-entropy on the answer only.
+
+    minimise  - mean_t log p(y_t | x, y_<t)         over answer tokens and the end token; the prompt is read, never imitated
+    python train_sft.py                             15 seconds on two laptop cores
+    python train_sft.py --run out/hh --data hh.jsonl.gz --tokenizer gpt2 --init scratch --block_size 512
+
+The demonstrations of the made-up world are people's: four in ten have a wrong fact, a quarter paste boilerplate. Imitation copies
+that too; what is worth imitating is the business of the later stages.
+Left out: packing several conversations into a row, weights per source.
+"""
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from nanorlhf import InputError, data, run, towns
+from nanorlhf.functional import masked_mean, token_logprobs
+from nanorlhf.rollout import generate_in_batches
+
+
+@dataclass
+class Config:
+    run: str = "out/towns"          # the run's folder; this stage writes <run>/sft
+    seed: int = 0                   # of demonstrations, data order, samples (and initial weights, from scratch)
+    device: Literal["auto", "cpu", "cuda"] = "auto"     # auto takes a CUDA GPU where there is one
+    init: str = ""                  # checkpoint to start from, or "scratch" for random weights; empty: <run>/base
+    data: str = ""                  # JSONL (.gz) of conversations; empty: demonstrations from the made-up world
+    tokenizer: Literal["towns", "gpt2"] = "towns"       # with --init scratch; a checkpoint brings its own
+    n_layer: int = 4                # layers, with --init scratch
+    n_head: int = 4                 # heads, with --init scratch
+    n_embd: int = 128               # width, with --init scratch
+    block_size: int = 96            # longest sequence, with --init scratch
+    demonstrations: int = 3200      # how many people's answers to write, without --data
+    held_out: float = 0.05          # share of the prompts of --data kept to measure the loss on
+    steps: int = 0                  # updates; 0: as many as one epoch takes
+    batch_size: int = 32            # conversations an update
+    micro_batch: int = 32           # conversations a forward: lower it when memory runs out, the gradient stays the same
+    lr: float = 1e-3                # peak learning rate
+    warmup: int = 10                # steps from 0 to lr
+    max_new_tokens: int = 64        # longest sampled answer
+    log_every: int = 20             # steps between lines on the console
+
+
+def sft_loss(logits, ids, mask):
+    """Mean NLL of the masked tokens, in nats. logits (B, T, V), ids and mask (B, T); ValueError when nothing is masked in."""
+    if not mask.any():
+        raise ValueError("this batch has no token to learn from: its mask is empty")
+    return -masked_mean(token_logprobs(logits, ids), mask)
+
+
+def accumulate(model, ids, mask, micro_batch, autocast):
+    """backward() of the whole batch's loss, a few rows at a time; returns the loss.
+
+    Each part counts by its tokens: a mean of the parts' means would give the tokens of short rows more weight.
+    """
+    total, loss = mask.sum(), 0.0
+    for i, m in zip(ids.split(micro_batch), mask.split(micro_batch)):
+        with autocast:
+            logits = model(i)
+        part = sft_loss(logits, i, m) * (m.sum() / total)
+        part.backward()
+        loss += part.item()
+    return loss
+
+
+@torch.no_grad()
+def held_out_loss(model, examples, pad, batch_size, device):
+    """Nats per answer token over all examples, each token counted once."""
+    total, tokens = 0.0, 0
+    for i in range(0, len(examples), batch_size):
+        ids, mask = data.conversation_batch(examples[i:i + batch_size], pad, device)
+        with run.autocast(device):
+            logits = model(ids)
+        total += sft_loss(logits, ids, mask).item() * mask.sum().item()
+        tokens += mask.sum().item()
+    return total / tokens
+
+
+def load(cfg, tokenizer, block_size):
+    """-> (training examples, held-out examples), each a list of (ids, mask)."""
+    if not cfg.data:
+        people = run.rng(cfg.seed, "demonstrations")
+        return [[tokenizer.chat([{"role": "user", "content": q.text}, {"role": "assistant", "content": towns.demonstration(q, people)}])
+                 for q in towns.sample_questions(n, people, split)]
+                for n, split in ((cfg.demonstrations, towns.TRAIN), (400, towns.HELD_OUT))]
+    examples, report = data.load_conversations(cfg.data, tokenizer, block_size)
+    print(f"{cfg.data}: {len(examples)} conversations; " + ("; ".join(f"{why}: {n}" for why, n in report.items()) or "none dropped"))
+    return data.split_by_prompt(examples, prompt_of, cfg.held_out, run.rng(cfg.seed, "split"))
+
+
+def prompt_of(example):
+    """Ids before the last answer."""
+    ids, mask = example
+    start = len(ids)
+    while mask[start - 1]:
+        start -= 1
+    return ids[:start]
+
+
+def main():
+    cfg = run.parse(Config, __doc__)
+    device = run.pick_device(cfg.device)
+    folder = f"{cfg.run}/sft"
+    model, tokenizer = run.start_model(cfg, f"{cfg.run}/base", device)
+    if cfg.max_new_tokens >= model.cfg.block_size:
+        raise InputError(f"--max_new_tokens {cfg.max_new_tokens} leaves no room for a prompt in a block of {model.cfg.block_size}")
+    train, held_out = load(cfg, tokenizer, model.cfg.block_size)
+    prompts = [prompt_of(e)[-(model.cfg.block_size - cfg.max_new_tokens):] for e in held_out]
+    show = ((lambda title: run.show_samples(folder, title, model, tokenizer, prompts[:3], cfg.max_new_tokens, cfg.seed)) if cfg.data
+            else (lambda title: run.show_towns(folder, title, model, tokenizer, cfg.max_new_tokens, cfg.seed)))
+
+    def report(title):
+        loss = held_out_loss(model, held_out, tokenizer.pad, cfg.micro_batch, device)
+        _, _, finished = generate_in_batches(model, prompts[:128], cfg.max_new_tokens, tokenizer,
+                                             run.generator(cfg.seed, "finished", device))
+        print(f"{title}: held-out loss {loss:.3f} nats a token, {sum(finished) / len(finished):.0%} of {len(finished)} answers finish "
+              f"within {cfg.max_new_tokens} tokens")
+
+    steps = cfg.steps or -(-len(train) // cfg.batch_size)
+    print(f"sft: {len(train)} conversations, {len(held_out)} held out, {steps} steps of {cfg.batch_size} on {device.type}")
+    log = run.Log(folder, cfg, steps, cfg.log_every)
+    report("before")
+    show("before sft")
+    optimizer = run.adamw(model, cfg.lr)
+    batches = data.epochs(train, cfg.batch_size, run.generator(cfg.seed, "data order"))
+    for step in range(1, steps + 1):
+        ids, mask = data.conversation_batch(next(batches), tokenizer.pad, device)                # (B, T)
+        loss = accumulate(model, ids, mask, cfg.micro_batch, run.autocast(device))
+        lr = run.cosine(step - 1, steps, cfg.lr, cfg.warmup)
+        grad_norm = run.update(model, optimizer, lr, max_grad_norm=1.0)
+        log(step, loss=loss, tokens=int(mask.sum()), _grad_norm=grad_norm, _lr=lr)
+
+    run.save_checkpoint(f"{folder}/model.pt", model, tokenizer)
+    report("after")
+    show("after sft")
+
+
+if __name__ == "__main__":
+    run.script(main)
