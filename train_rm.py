@@ -34,7 +34,7 @@ class Config:
     n_head: int = 4                 # heads, with --init scratch
     n_embd: int = 128               # width, with --init scratch
     block_size: int = 96            # longest sequence, with --init scratch
-    pairs: int = 8000               # pairs to sample and have labelled, without --data
+    pairs: int = 12000              # pairs to sample and have labelled, without --data
     sharpness: float = 2.5          # of the labelers: log-odds per unit of gold
     noise: float = 0.0              # share of labels that are a coin toss
     longer_bias: float = 0.0        # labelers who like length: log-odds for ten more tokens

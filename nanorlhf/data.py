@@ -186,11 +186,14 @@ def _some(kept, report, path, block_size):
 
 def split_by_prompt(items, prompt_of, share, rng):
     """(train, held_out): `share` of the distinct prompts go, with all their items, to the held-out side; at least one to each."""
-    prompts = sorted({prompt_of(item) for item in items})
+    def key(item):
+        return tuple(prompt_of(item))
+
+    prompts = sorted({key(item) for item in items})
     if len(prompts) < 2:
         raise InputError("the data has only one distinct prompt: nothing can be held out of it")
     hidden = set(rng.sample(prompts, min(max(1, round(share * len(prompts))), len(prompts) - 1)))
-    return [i for i in items if prompt_of(i) not in hidden], [i for i in items if prompt_of(i) in hidden]
+    return [i for i in items if key(i) not in hidden], [i for i in items if key(i) in hidden]
 
 
 def split_pairs(pairs, share, rng):

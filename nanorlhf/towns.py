@@ -7,8 +7,8 @@ written down: the one thing that nobody has for a real chat. The gold reward, to
     right        a true fact that was asked for, the first time it is said      +1
     wrong        a false claim about any town                                   -1
     boilerplate  "Category: Towns of Eastvale.", "Last edited in 1994.", ...    -0.5
-    rambling     anything else: not asked for, said before, or unintelligible   -0.3
-    manners      "Sure!", "I hope that helps.", ...: once per answer            +0.2, later ones count as rambling
+    rambling     anything else: not asked for, said before, or unintelligible   -0.5
+    manners      "Sure!", "I hope that helps.", ...: once per answer            +0.3, later ones count as rambling
     and an answer that does not end                                             -1
 
 An open question ("Tell me about Marlow.") asks for all four facts. The facts, the split and the vocabulary are fixed; what is
@@ -56,7 +56,7 @@ CHATTER = ("I was there last summer.", "I have a cousin in {t}.", "That is a lon
 GREETINGS = ("Sure!", "Happy to help.", "Good question!")
 FAREWELLS = ("I hope that helps.", "Have a nice day.")
 
-WORTH = {"right": 1.0, "wrong": -1.0, "boilerplate": -0.5, "rambling": -0.3, "manners": 0.2, "unfinished": -1.0}
+WORTH = {"right": 1.0, "wrong": -1.0, "boilerplate": -0.5, "rambling": -0.5, "manners": 0.3, "unfinished": -1.0}
 
 
 def _make_facts():

@@ -1,0 +1,129 @@
+import math
+import random
+
+import pytest
+import torch
+from torch import nn
+
+from nanorlhf import towns
+from nanorlhf.data import Pair, pair_batch
+from nanorlhf.functional import last_token
+from nanorlhf.gpt import GPT, GPTConfig, ScalarModel
+from nanorlhf.rollout import score_answers
+from nanorlhf.tokenizer import Tokenizer
+from train_rm import Config, accuracy_report, label, preference_loss
+
+
+class LastId(nn.Module):
+    """A reward model whose score is the last token's id."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, ids):
+        return ids.float() * self.scale
+
+
+def test_preference_loss_by_hand():
+    """The sign: chosen above rejected is the good case."""
+    chosen, rejected = torch.tensor([1.0, 0.0]), torch.tensor([0.0, math.log(3)])
+    expected = (math.log(1 + math.exp(-1)) + math.log(1 + 3)) / 2
+    assert preference_loss(chosen, rejected).item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_preference_loss_margin_makes_it_harder():
+    """A margin added where it is to be subtracted; one margin per pair."""
+    chosen, rejected = torch.tensor([2.0, 2.0]), torch.zeros(2)
+    expected = (math.log(1 + math.exp(-1.5)) + math.log(1 + math.exp(-2))) / 2
+    assert preference_loss(chosen, rejected, torch.tensor([0.5, 0.0])).item() == pytest.approx(expected, abs=1e-6)
+    assert preference_loss(chosen, rejected, 0.5).item() == pytest.approx(math.log(1 + math.exp(-1.5)), abs=1e-6)
+
+
+def test_preference_loss_gradient_is_minus_sigmoid_of_minus_d():
+    """A detached side, or a sum in place of the mean."""
+    chosen = torch.tensor([0.3, -2.0, 30.0], requires_grad=True)
+    rejected = torch.tensor([0.9, 1.0, -30.0], requires_grad=True)
+    preference_loss(chosen, rejected).backward()
+    expected = [-1 / (1 + math.exp(d)) / 3 for d in (-0.6, -3.0, 60.0)]
+    torch.testing.assert_close(chosen.grad, torch.tensor(expected))
+    torch.testing.assert_close(rejected.grad, -torch.tensor(expected))
+
+
+def test_accuracy_report_counts_a_tie_as_a_miss():
+    """>= for >: a model that says the same of everything would be 100% right. Longer wins 1, 0, and a half for equal lengths."""
+    pairs = [Pair([1], [2, 9], [3]), Pair([1], [4], [2, 4]), Pair([1], [3], [5]), Pair([1], [2, 2, 7], [6])]
+    report = accuracy_report(LastId(), pairs, pad=0)
+    assert report["pairs"] == 4
+    assert report["accuracy"] == 0.5
+    assert report["longer_wins"] == (1 + 0 + 0.5 + 1) / 4
+
+
+def test_accuracy_report_calibration_and_ceiling():
+    """A margin of 1 claims sigmoid(1) = 0.731; wrong ones claim just as much. Pairs of equal gold have no order to get right."""
+    def row(certainty, chosen, rejected):
+        return {"certainty": certainty, "chosen_gold": chosen, "rejected_gold": rejected}
+
+    pairs = [Pair([1], [3], [2], row(0.9, 1.0, 0.0)), Pair([1], [2], [3], row(0.7, 1.0, 0.5)), Pair([1], [9], [1], row(0.5, 1.0, 1.0)),
+             Pair([1], [4], [4], row(0.8, 0.0, 1.0))]
+    report = accuracy_report(LastId(), pairs, pad=0)
+    assert report["noise_ceiling"] == pytest.approx(0.725)
+    assert report["gold_order"] == pytest.approx(2 / 3)        # right, wrong, no order, and a tie that is "not above" as its gold is
+    assert report["sure_0.7"] == [pytest.approx(0.731, abs=1e-3), 0.5, 2]
+    assert report["sure_0.9"] == [1.0, 1.0, 1]
+    assert report["sure_0.5"] == [0.5, 0.0, 1]
+
+
+def test_score_is_read_at_the_last_real_token():
+    """A score read at the last column, a pad's, changes with the longest row of the batch."""
+    model = ScalarModel(GPT(GPTConfig(13, 24, 1, 2, 16), torch.Generator().manual_seed(0)), torch.Generator().manual_seed(1))
+    prompts, answers = [[1, 2], [3], [4, 5, 6]], [[7], [8, 9, 10, 11, 12, 1], [2, 3]]
+    alone = torch.cat([score_answers(model, [p], [a], pad=0) for p, a in zip(prompts, answers)])
+    assert alone.std() > 1e-2
+    for pad in (0, 5):
+        torch.testing.assert_close(score_answers(model, prompts, answers, pad, batch_size=2), alone, rtol=0, atol=1e-5)
+    with torch.no_grad():
+        by_hand = torch.stack([model(torch.tensor([p + a]))[0, -1] for p, a in zip(prompts, answers)])
+    torch.testing.assert_close(alone, by_hand, rtol=0, atol=1e-6)
+
+
+def test_pair_batch_stands_chosen_before_rejected():
+    """chunk(2) on interleaved rows would compare one prompt's answer with another's."""
+    pairs = [Pair([1], [2, 3], [4]), Pair([5, 6], [7], [8, 9])]
+    ids, mask = pair_batch(pairs, 0, "cpu")
+    chosen, rejected = last_token(ids.float(), mask).chunk(2)
+    assert chosen.tolist() == [3, 7] and rejected.tolist() == [4, 9]
+
+
+class Says:
+    def __init__(self, value):
+        self.value = value
+
+    def random(self):
+        return self.value
+
+
+def sides():
+    return [{"text": name, "ids": [n], "finished": n == 1, "tokens": 1, "gold": gold, "manners": 0}
+            for name, n, gold in (("a", 1, 0.0), ("b", 2, 0.4))]
+
+
+def test_label_prefers_the_first_with_the_labelers_probability():
+    """p of the wrong side, or a certainty that is not the ceiling of any predictor. sigmoid(2.5 * (0 - 0.4)) = 0.2689."""
+    question, tok, p = towns.SHOWN[0], Tokenizer(), 1 / (1 + math.e)
+    first = label(question, sides(), Config(), Says(p - 1e-6), "train", tok)
+    second = label(question, sides(), Config(), Says(p + 1e-6), "train", tok)
+    assert (first["chosen"], first["rejected"], first["chosen_ids"], first["rejected_ids"]) == ("a", "b", [1], [2])
+    assert (first["chosen_gold"], first["rejected_gold"], first["chosen_finished"], first["rejected_finished"]) == (0.0, 0.4, True, False)
+    assert (second["chosen"], second["rejected_gold"]) == ("b", 0.0)
+    assert first["certainty"] == second["certainty"] == pytest.approx(1 - p)
+    assert first["prompt_ids"] == tok.prompt(question.text)
+    rng = random.Random(0)
+    share = sum(label(question, sides(), Config(), rng, "train", tok)["chosen"] == "a" for _ in range(4000)) / 4000
+    assert abs(share - p) < 4 * math.sqrt(p * (1 - p) / 4000)
+
+
+def test_label_noise_is_half_a_coin_toss():
+    """noise = 1 must be a fair coin, not a flipped label."""
+    row = label(towns.SHOWN[0], sides(), Config(noise=1.0), Says(0.499), "train", Tokenizer())
+    assert row["certainty"] == pytest.approx(0.5) and row["chosen"] == "a"

@@ -1,0 +1,369 @@
+"""The scripts as a user runs them: the whole pipeline with tiny settings, their files, and what they say when something is wrong."""
+import gzip
+import importlib
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from nanorlhf import run, towns
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+HH = os.path.join(ROOT, "..", "shared", "data", "hh_harmless.jsonl.gz")
+SCRIPTS = ("train_base", "train_sft", "train_rm", "train_rejection", "train_ppo", "train_dpo", "evaluate", "chat")
+STAGES = ("base", "sft", "rm", "rejection", "ppo", "dpo")
+PPO = ("--steps", "2", "--batch_size", "8")
+SCRATCH = ("--init", "scratch", "--n_layer", "1", "--n_embd", "16", "--n_head", "2", "--block_size", "64", "--max_new_tokens", "16",
+           "--batch_size", "2", "--steps", "2", "--device", "cpu")
+
+
+def launch(script, *args, env=None):
+    """The script in a process of its own -> CompletedProcess. One thread: models this small gain nothing from two, and on a busy
+    machine threads that wait for each other take ten times as long."""
+    return subprocess.run([sys.executable, f"{script}.py", *map(str, args)], cwd=ROOT, text=True, capture_output=True,
+                          env={**os.environ, "OMP_NUM_THREADS": "1", **(env or {})}, timeout=300)
+
+
+def call(monkeypatch, script, *args):
+    """The script's main in this process: no time goes into starting Python."""
+    monkeypatch.setattr(sys, "argv", [f"{script}.py", *map(str, args)])
+    run.script(importlib.import_module(script).main)
+
+
+def complaint(monkeypatch, script, *args):
+    """-> the one sentence that the script ends with; a string as exit code means status 1."""
+    with pytest.raises(SystemExit) as stopped:
+        call(monkeypatch, script, *args)
+    assert isinstance(stopped.value.code, str) and stopped.value.code.startswith("error: ")
+    assert "\n" not in stopped.value.code
+    return stopped.value.code
+
+
+def read_log(folder):
+    with open(os.path.join(folder, "log.jsonl"), encoding="utf-8") as f:
+        return [json.loads(line) for line in f]
+
+
+def weights(folder):
+    return torch.load(os.path.join(folder, "model.pt"), weights_only=True)["model"]
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(w, b[name]) for name, w in a.items())
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory):
+    folder = str(tmp_path_factory.mktemp("pipeline") / "tiny")
+    for script, *args in (("train_base", "--steps", 20, "--n_layer", 1, "--n_embd", 32, "--n_head", 2, "--pages", 300),
+                          ("train_sft", "--demonstrations", 64), ("train_rm", "--pairs", 48),
+                          ("train_rejection", "--prompts", 8, "--samples", 4, "--curve_prompts", 4), ("train_ppo", *PPO), ("train_dpo",)):
+        done = launch(script, "--run", folder, "--device", "cpu", *args)
+        assert done.returncode == 0, f"{script}: {done.stderr}"
+    done = launch("evaluate", folder, "--prompts", 32, "--device", "cpu")
+    assert done.returncode == 0, f"evaluate: {done.stderr}"
+    return folder
+
+
+@pytest.mark.parametrize("stage", STAGES + ("rejection_control",))
+def test_every_stage_leaves_its_files(pipeline, stage):
+    """A file missing or half-written, steps that skip or repeat, a NaN in the log."""
+    folder = os.path.join(pipeline, stage)
+    rows = read_log(folder)
+    assert [row["step"] for row in rows] == list(range(1, len(rows) + 1))
+    assert all(math.isfinite(v) for row in rows for v in row.values())
+    assert "loss" in rows[0] or "policy_loss" in rows[0]
+    with open(os.path.join(folder, "config.json"), encoding="utf-8") as f:
+        config = json.load(f)
+    assert config["run"] == pipeline and config["seed"] == 0
+    assert not [name for name in os.listdir(folder) if name.endswith(".partial")]
+    model, tokenizer = run.load_checkpoint(folder, kind="scalar" if stage == "rm" else "gpt")
+    assert model.cfg.n_embd == 32 and tokenizer.name == "towns"
+    if stage != "rm":
+        with open(os.path.join(folder, "samples.txt"), encoding="utf-8") as f:
+            text = f.read()
+        assert all(q.text in text for q in towns.SHOWN) and "gold " in text
+
+
+def test_number_of_steps(pipeline):
+    """steps = 0 means one epoch, its smaller last batch included: 64 demonstrations in 32s are 2, dpo goes once through the pairs."""
+    assert len(read_log(f"{pipeline}/base")) == 20 and len(read_log(f"{pipeline}/sft")) == 2 and len(read_log(f"{pipeline}/ppo")) == 2
+    with open(f"{pipeline}/rm/pairs.jsonl", encoding="utf-8") as f:
+        splits = [json.loads(line)["split"] for line in f]
+    assert len(read_log(f"{pipeline}/dpo")) == -(-splits.count("train") // 64)
+
+
+def test_pairs_file(pipeline):
+    """Ids that are not those of the text's prompt; labels that lose the finished flags; held-out questions among the training pairs."""
+    _, tokenizer = run.load_checkpoint(f"{pipeline}/sft")
+    with open(f"{pipeline}/rm/pairs.jsonl", encoding="utf-8") as f:
+        rows = [json.loads(line) for line in f]
+    assert 40 <= sum(r["split"] == "train" for r in rows) <= 48 and 24 <= sum(r["split"] != "train" for r in rows) <= 32
+    for row in rows:
+        assert row["prompt_ids"] == tokenizer.prompt(row["prompt"])
+        assert row["prompt"] in (towns.TRAIN if row["split"] == "train" else towns.HELD_OUT)
+        for side in ("chosen", "rejected"):
+            assert (row[f"{side}_ids"][-1] == tokenizer.end) == row[f"{side}_finished"]
+            text = tokenizer.decode(row[f"{side}_ids"][:-1] if row[f"{side}_finished"] else row[f"{side}_ids"])
+            assert text == row[side]
+            gold = towns.grade(towns.QUESTIONS[row["prompt"]], text, row[f"{side}_finished"])["gold"]
+            assert gold == pytest.approx(row[f"{side}_gold"])
+        assert 0.5 <= row["certainty"] <= 1
+
+
+def test_best_of_n_curve(pipeline):
+    """The proxy's own curve cannot fall with n; its KL bound is log n - (n-1)/n."""
+    with open(f"{pipeline}/rejection/best_of_n.json", encoding="utf-8") as f:
+        curve = json.load(f)
+    assert [row["n"] for row in curve] == [1, 2, 4, 8, 16, 32, 64]
+    assert all(a["proxy"] <= b["proxy"] + 1e-9 for a, b in zip(curve, curve[1:])) and curve[0]["proxy"] < curve[-1]["proxy"]
+    for row in curve:
+        assert row["kl_bound"] == pytest.approx(math.log(row["n"]) - (row["n"] - 1) / row["n"])
+
+
+def test_results_file(pipeline):
+    """The keys that the README and the plots read; a KL of sft to itself; shares outside 0..1."""
+    with open(f"{pipeline}/results.json", encoding="utf-8") as f:
+        results = json.load(f)
+    assert results["prompts"] == 32 and results["seed"] == 0
+    keys = {"gold", "gold_ci95", "win_rate_vs_sft", "win_rate_ci95", "kl_to_sft", "proxy", "tokens", "finished", "wrong_fact_rate",
+            "boilerplate_rate", "right_facts_open"}
+    for name in ("base", "sft", "best_of_16", "rejection", "ppo", "dpo"):
+        row = results["models"][name]
+        assert keys <= set(row), name
+        assert all(0 <= row[share] <= 1 for share in ("win_rate_vs_sft", "finished", "wrong_fact_rate", "boilerplate_rate"))
+        assert sum(row["win_tie_loss"]) == 32
+        assert row["win_rate_vs_sft"] == pytest.approx((row["win_tie_loss"][0] + row["win_tie_loss"][1] / 2) / 32)
+        assert 1 <= row["tokens"] <= 64 and row["gold_ci95"] >= 0
+    assert results["models"]["sft"]["kl_to_sft"] == pytest.approx(0, abs=1e-5)
+    assert results["models"]["base"]["kl_to_sft"] > 1e-4
+    assert results["models"]["best_of_16"]["kl_to_sft"] is None
+    assert results["models"]["best_of_16"]["kl_bound"] == pytest.approx(math.log(16) - 15 / 16)
+
+
+def test_each_stage_starts_from_the_one_before(pipeline):
+    """A stage that trains from other weights than it says, or that does not train: neither equal nor far apart."""
+    sft = weights(f"{pipeline}/sft")
+    for stage in ("rejection", "ppo", "dpo"):
+        other = weights(f"{pipeline}/{stage}")
+        moved = max((other[name] - w).abs().max().item() for name, w in sft.items())
+        assert 0 < moved < 0.05, stage
+
+
+def copy_run(pipeline, to):
+    for stage in ("sft", "rm"):
+        shutil.copytree(f"{pipeline}/{stage}", f"{to}/{stage}")
+    return str(to)
+
+
+def test_the_same_seed_gives_the_same_weights(pipeline, tmp_path):
+    """Randomness that does not come from the seed: another process, another folder, the same bits."""
+    again = copy_run(pipeline, tmp_path / "again")
+    done = launch("train_ppo", "--run", again, "--device", "cpu", *PPO)
+    assert done.returncode == 0, done.stderr
+    assert same(weights(f"{pipeline}/ppo"), weights(f"{again}/ppo"))
+
+
+def test_another_seed_gives_other_weights(pipeline, tmp_path, monkeypatch):
+    """A --seed that is parsed and then not used."""
+    call(monkeypatch, "train_ppo", "--run", copy_run(pipeline, tmp_path / "other"), "--device", "cpu", "--seed", 1, *PPO)
+    assert not same(weights(f"{pipeline}/ppo"), weights(tmp_path / "other" / "ppo"))
+
+
+def test_ppo_whitens_after_the_returns_and_shifts_the_critic(pipeline, tmp_path, monkeypatch):
+    """Returns taken from whitened advantages lose the rewards' scale; a critic that is not shifted has seen the token it judges."""
+    import train_ppo
+    seen = {"returns": [], "advantages": [], "values": [], "gae": []}
+    gae, policy_loss, value_loss = train_ppo.gae, train_ppo.policy_loss, train_ppo.value_loss
+
+    def spy_gae(rewards, values, mask, gamma, lam):
+        advantages, returns = gae(rewards, values, mask, gamma, lam)
+        seen["gae"].append((rewards, values, mask, advantages, returns))
+        return advantages, returns
+
+    def spy_policy(logp, old_logp, advantages, mask, clip):
+        seen["advantages"].append((advantages, mask))
+        return policy_loss(logp, old_logp, advantages, mask, clip)
+
+    def spy_value(values, old_values, returns, mask, clip):
+        seen["returns"].append(returns)
+        return value_loss(values, old_values, returns, mask, clip)
+
+    monkeypatch.setattr(train_ppo, "gae", spy_gae)
+    monkeypatch.setattr(train_ppo, "policy_loss", spy_policy)
+    monkeypatch.setattr(train_ppo, "value_loss", spy_value)
+    call(monkeypatch, "train_ppo", "--run", copy_run(pipeline, tmp_path / "spied"), "--device", "cpu", "--steps", 1, "--batch_size", 8,
+         "--minibatches", 1, "--epochs", 1)
+    rewards, values, mask, advantages, returns = seen["gae"][0]
+    torch.testing.assert_close(returns, torch.where(mask, advantages + values, 0.0))
+    order = [int((returns == row).all(1).nonzero()[0]) for row in seen["returns"][0]]          # the minibatch is a shuffle of the rows
+    assert sorted(order) == list(range(8))
+    white, m = seen["advantages"][0]
+    assert white[m].mean().abs() < 1e-4 and white[m].std(unbiased=False).item() == pytest.approx(1, abs=1e-3)
+    raw = advantages[mask]
+    torch.testing.assert_close(white, torch.where(m, (advantages[order] - raw.mean()) / raw.std(unbiased=False), 0.0), rtol=1e-3, atol=1e-3)
+    assert (values[:, 0] == 0).all() and values[mask].std() > 0
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help(script, monkeypatch, capsys):
+    """A setting without help, a % that argparse trips over."""
+    with pytest.raises(SystemExit) as stopped:
+        call(monkeypatch, script, "-h")
+    text = capsys.readouterr().out
+    assert stopped.value.code == 0 and "usage:" in text and "--seed" in text
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_unknown_flag(script, monkeypatch, capsys):
+    """A misspelt setting that is swallowed trains the default, silently; so does an abbreviation."""
+    with pytest.raises(SystemExit) as stopped:
+        call(monkeypatch, script, *(["out/none"] if script in ("evaluate", "chat") else []), "--betta", "1")
+    assert stopped.value.code == 2 and "--betta" in capsys.readouterr().err
+
+
+def test_wrong_value_is_an_error(monkeypatch, capsys):
+    """A batch of 0 or a learning rate of NaN must stop before anything is made."""
+    for flag, value in (("--batch_size", "0"), ("--lr", "nan"), ("--steps", "many")):
+        with pytest.raises(SystemExit) as stopped:
+            call(monkeypatch, "train_dpo", flag, value)
+        assert stopped.value.code == 2 and flag in capsys.readouterr().err
+
+
+def test_missing_checkpoint_in_a_process(tmp_path):
+    """What a user sees: one sentence, status 1, the command to run, no traceback."""
+    done = launch("train_ppo", "--run", tmp_path, "--device", "cpu")
+    assert done.returncode == 1
+    assert f"python train_sft.py --run {tmp_path}" in done.stderr and "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1 and not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize("script, stage", [("train_sft", "base"), ("train_rm", "sft"), ("train_rejection", "sft"), ("train_dpo", "sft")])
+def test_missing_checkpoint_names_the_command(script, stage, tmp_path, monkeypatch):
+    assert f"python train_{stage}.py --run {tmp_path}" in complaint(monkeypatch, script, "--run", tmp_path, "--device", "cpu")
+
+
+def test_missing_run_for_evaluate_and_chat(tmp_path, monkeypatch):
+    command = f"python train_sft.py --run {tmp_path}"
+    assert command in complaint(monkeypatch, "evaluate", tmp_path, "--device", "cpu")
+    assert command in complaint(monkeypatch, "chat", f"{tmp_path}/sft", "--device", "cpu")
+
+
+def test_a_reward_model_is_not_a_policy(pipeline, tmp_path, monkeypatch):
+    """Scores read as logits, or logits as scores."""
+    said = complaint(monkeypatch, "train_ppo", "--run", pipeline, "--init", f"{pipeline}/rm", "--device", "cpu")
+    assert "holds a reward model; a language model is needed" in said
+    broken = tmp_path / "sft"
+    broken.mkdir()
+    with open(f"{pipeline}/sft/model.pt", "rb") as f:
+        (broken / "model.pt").write_bytes(f.read()[:5000])
+    assert "not a whole nanorlhf checkpoint" in complaint(monkeypatch, "train_ppo", "--run", pipeline, "--init", broken, "--device", "cpu")
+
+
+# ---- data of one's own ----
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def conversations(n=10):
+    return [{"prompt": f"What is {i} and {i}?", "completion": f"It is {2 * i}."} for i in range(n)]
+
+
+def preferences(n=10):
+    return [{"prompt": f"What is {i} and {i}?", "chosen": f"It is {2 * i}.", "rejected": "Who knows?"} for i in range(n)]
+
+
+def from_file(monkeypatch, tmp_path, script, path, *args):
+    return script, "--run", tmp_path / "own", "--data", path, *SCRATCH, *args
+
+
+def test_malformed_line_names_file_and_line(tmp_path, monkeypatch):
+    path = tmp_path / "bad.jsonl"
+    path.write_text('{"prompt": "a", "completion": "b"}\n{"prompt": "a", \n')
+    assert f"{path}:2: not JSON" in complaint(monkeypatch, *from_file(monkeypatch, tmp_path, "train_sft", path))
+    path.write_text('{"chosen": "a", "rejected": "b"}\n')
+    assert f"{path}:1: " in complaint(monkeypatch, *from_file(monkeypatch, tmp_path, "train_rm", path))
+
+
+def test_empty_or_missing_file(tmp_path, monkeypatch):
+    path = tmp_path / "empty.jsonl"
+    for script in ("train_sft", "train_dpo"):
+        path.write_text("")
+        assert f"{path}: the file is empty" in complaint(monkeypatch, *from_file(monkeypatch, tmp_path, script, path))
+        assert "no such file" in complaint(monkeypatch, *from_file(monkeypatch, tmp_path, script, tmp_path / "none.jsonl"))
+
+
+def test_an_example_longer_than_the_block(tmp_path, monkeypatch, capsys):
+    """Cut off silently it teaches an answer without an end: it is dropped and counted, and an error when nothing else is there."""
+    long = {"prompt": "Who?", "completion": "The mayor of Marlow is Ada. " * 9}
+    small = ("--block_size", 16, "--max_new_tokens", 4)
+    path = write(tmp_path / "long.jsonl", [long])
+    said = complaint(monkeypatch, *from_file(monkeypatch, tmp_path, "train_sft", path, *small))
+    assert f"{path}: no example is left for a block of 16 tokens" in said and "longer than the block (1)" in said
+    path = write(tmp_path / "mixed.jsonl", [long] + [{"prompt": f"Who {c}?", "completion": "Ada."} for c in "abcdefgh"])
+    call(monkeypatch, *from_file(monkeypatch, tmp_path, "train_sft", path, *small))
+    assert "8 conversations; dropped: the answer alone is longer than the block: 1" in capsys.readouterr().out
+
+
+def test_max_new_tokens_that_leave_no_room(tmp_path, monkeypatch):
+    path = write(tmp_path / "data.jsonl", conversations())
+    said = complaint(monkeypatch, *from_file(monkeypatch, tmp_path, "train_sft", path, "--block_size", 16, "--max_new_tokens", 64))
+    assert "--max_new_tokens 64 leaves no room" in said
+
+
+@pytest.mark.parametrize("script, rows", [("train_sft", conversations()), ("train_rm", preferences()), ("train_dpo", preferences())])
+def test_training_on_a_file(script, rows, tmp_path, monkeypatch):
+    """A stage that asks for the made-up world, or for a checkpoint, where --data and --init scratch say it all."""
+    call(monkeypatch, *from_file(monkeypatch, tmp_path, script, write(tmp_path / "data.jsonl", rows)))
+    folder = tmp_path / "own" / script.removeprefix("train_")
+    log = read_log(folder)
+    assert [row["step"] for row in log] == [1, 2] and all(math.isfinite(row["loss"]) for row in log)
+    assert log[0]["grad_norm"] > 0 and (folder / "model.pt").exists()
+    if script == "train_dpo":
+        assert log[0]["loss"] == pytest.approx(math.log(2), abs=1e-5)
+    if script == "train_sft":
+        assert abs(log[0]["loss"] - math.log(run.load_checkpoint(str(folder))[0].cfg.vocab_size)) < 0.5
+
+
+def test_gpt2_tokenizer_offline_is_one_sentence(tmp_path):
+    """tiktoken's forty-line traceback of a failed download."""
+    nowhere = {name: "http://127.0.0.1:9" for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")}
+    done = launch("train_sft", *from_file(None, tmp_path, "train_sft", write(tmp_path / "data.jsonl", conversations()))[1:],
+                  "--tokenizer", "gpt2",
+                  env={"TIKTOKEN_CACHE_DIR": str(tmp_path / "no_cache"), "NO_PROXY": "", "no_proxy": "", **nowhere})
+    assert done.returncode == 1
+    assert "--tokenizer gpt2" in done.stderr and "TIKTOKEN_CACHE_DIR" in done.stderr
+    assert "Traceback" not in done.stderr and len(done.stderr.strip().splitlines()) == 1
+
+
+def gpt2_is_cached():
+    folder = os.environ.get("TIKTOKEN_CACHE_DIR", "")
+    return os.path.isdir(folder) and len(os.listdir(folder)) >= 2
+
+
+@pytest.mark.skipif(not os.path.exists(HH), reason="no hh_harmless.jsonl.gz beside the repository")
+@pytest.mark.skipif(not gpt2_is_cached(), reason="tiktoken's gpt2 vocabulary is not cached")
+@pytest.mark.parametrize("script, batch", [("train_sft", ("--batch_size", 4, "--micro_batch", 2)), ("train_rm", ("--batch_size", 4)),
+                                           ("train_dpo", ("--batch_size", 2))])
+def test_real_pairs_with_gpt2_tokens(script, batch, tmp_path, monkeypatch):
+    """Transcripts as they are distributed: several turns, text beyond ASCII, answers of very different length."""
+    with gzip.open(HH, "rt", encoding="utf-8") as f:
+        lines = [next(f) for _ in range(40)]
+    (tmp_path / "hh.jsonl").write_text("".join(lines), encoding="utf-8")
+    call(monkeypatch, script, "--run", tmp_path / "hh", "--data", tmp_path / "hh.jsonl", "--tokenizer", "gpt2", "--init", "scratch",
+         "--n_layer", 1, "--n_head", 1, "--n_embd", 16, "--block_size", 512, "--steps", 1, "--device", "cpu", *batch)
+    folder = tmp_path / "hh" / script.removeprefix("train_")
+    log = read_log(folder)
+    first = {"train_sft": math.log(50262), "train_rm": None, "train_dpo": math.log(2)}[script]
+    assert len(log) == 1 and math.isfinite(log[0]["loss"])
+    if first:
+        assert log[0]["loss"] == pytest.approx(first, abs=0.2 if script == "train_sft" else 1e-5)
+    model, tokenizer = run.load_checkpoint(str(folder), kind="scalar" if script == "train_rm" else "gpt")
+    assert model.cfg.vocab_size == tokenizer.vocab_size == 50262
