@@ -41,11 +41,11 @@ class Config:
     polite_bias: float = 0.0        # labelers who like manners more than they should: log-odds
     max_new_tokens: int = 64        # longest sampled answer
     held_out: float = 0.1           # share of the prompts of --data kept to measure accuracy on
-    batch_size: int = 64            # pairs an update
+    batch_size: int = 16            # pairs an update: many small steps learn more from one epoch than few large ones
     steps: int = 0                  # updates; 0: as many as one epoch takes
-    lr: float = 1e-3                # peak learning rate
+    lr: float = 3e-4                # peak learning rate
     warmup: int = 10                # steps from 0 to lr
-    log_every: int = 20             # steps between lines on the console
+    log_every: int = 100            # steps between lines on the console
 
 
 def preference_loss(chosen, rejected, margin=0.0):
@@ -88,7 +88,7 @@ def load(cfg, model, tokenizer, folder, device):
     if not path:
         path = f"{folder}/pairs.jsonl"
         rows = (sample_pairs(cfg, model, tokenizer, cfg.pairs, towns.TRAIN, device)
-                + sample_pairs(cfg, model, tokenizer, max(32, cfg.pairs // 5), towns.HELD_OUT, device))
+                + sample_pairs(cfg, model, tokenizer, max(32, cfg.pairs // 8), towns.HELD_OUT, device))
         run.write_atomically(path, lambda f: f.writelines(json.dumps(row) + "\n" for row in rows))
     pairs, report = data.load_pairs(path, tokenizer, model.cfg.block_size)
     print(f"{path}: {len(pairs)} pairs; " + ("; ".join(f"{why}: {n}" for why, n in report.items()) or "none dropped"))

@@ -1,0 +1,55 @@
+"""Files: every shape is read, what is unusable is counted, what is broken is named with its line."""
+import gzip
+import json
+import os
+import pathlib
+from collections import Counter
+
+import pytest
+
+from nanorlhf import InputError, data
+from nanorlhf.tokenizer import Tokenizer
+
+HH = pathlib.Path(__file__).resolve().parent.parent.parent / "shared/data/hh_harmless.jsonl.gz"
+ASKED = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}]
+
+
+@pytest.mark.parametrize("row", [{"prompt": "Q", "completion": "A"}, {"messages": ASKED}, {"question": "Q", "answer": "A"},
+                                 {"instruction": "Q", "input": "", "output": "A"}, {"prompt": ASKED[:1], "chosen": "A", "rejected": "B"},
+                                 {"chosen": "\n\nHuman: Q\n\nAssistant: A", "rejected": "\n\nHuman: Q\n\nAssistant: B"}])
+def test_every_shape_is_the_same_conversation(row):
+    assert data.conversation(row, "f:1") == ASKED
+
+
+@pytest.mark.parametrize("content, message", [(b'{"prompt": "a", "completion": "b"}\n{oops\n', "f.jsonl:2: not JSON"), (b"", "empty"),
+                                              (b"[1]\n", "f.jsonl:1: a line must be"), (b"\xff\n", "f.jsonl:1: not UTF-8")])
+def test_broken_files(tmp_path, content, message):
+    (tmp_path / "f.jsonl").write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        list(data.read_jsonl(str(tmp_path / "f.jsonl")))
+
+
+def test_a_truncated_gz(tmp_path):
+    whole = gzip.compress(b'{"a": 1}\n' * 5000)
+    (tmp_path / "f.jsonl.gz").write_bytes(whole[:-20])
+    with pytest.raises(InputError, match="cannot be read past line"):
+        list(data.read_jsonl(str(tmp_path / "f.jsonl.gz")))
+
+
+def test_long_conversations_lose_their_beginning_never_an_answer(tmp_path):
+    tokenizer = Tokenizer()
+    long = ASKED[:1] + [{"role": "assistant", "content": "The mayor of Marlow is Ada. " * 3}] + ASKED
+    rows = [{"messages": long}, {"prompt": "Q", "completion": "The mayor " * 20}, {"prompt": "Q", "completion": " "}]
+    (tmp_path / "f.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    [(ids, mask)], report = data.load_conversations(str(tmp_path / "f.jsonl"), tokenizer, 16)
+    assert len(ids) == 16 and [i for i, m in zip(ids, mask) if m] == tokenizer.completion("A")
+    assert report == Counter({"truncated from the left: longer than the block": 1, "dropped: no answer, or an empty one": 1,
+                              "dropped: the answer alone is longer than the block": 1})
+
+
+@pytest.mark.skipif(not HH.exists() or "TIKTOKEN_CACHE_DIR" not in os.environ, reason="needs the real data and tiktoken's gpt2 files")
+def test_real_pairs():
+    pairs, report = data.load_pairs(str(HH), Tokenizer("gpt2"), 4096)
+    assert len(pairs) + sum(n for why, n in report.items() if why.startswith("dropped")) == 1800
+    assert report["dropped: the two sides have different prompts"] == 2
+    assert report["dropped: no answer, or an empty one"] == 4

@@ -1,0 +1,45 @@
+"""Sampling: what is recorded is what training recomputes; padding, end tokens and budgets are told apart."""
+import pytest
+import torch
+
+from nanorlhf import InputError
+from nanorlhf.functional import token_logprobs
+from nanorlhf.gpt import GPT, GPTConfig
+from nanorlhf.rollout import generate
+
+PROMPTS = [[3, 4, 5, 6], [7], [8, 9]]
+
+
+def tiny():
+    torch.manual_seed(0)
+    model = GPT(GPTConfig(12, 24, 2, 2, 16)).eval()
+    torch.nn.init.normal_(model.wpe.weight, std=0.5)        # so that a wrong position shows
+    return model
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_recorded_logprobs_equal_recomputed_ones(temperature):
+    model = tiny()
+    out = generate(model, PROMPTS * 5, 10, eos=1, temperature=temperature, generator=torch.Generator().manual_seed(0))
+    again = token_logprobs(model(out.ids), out.ids, temperature)
+    assert (out.logp - again)[out.mask].abs().max() < 1e-4
+    for row, m, prompt, done in zip(out.ids, out.mask, PROMPTS * 5, out.finished):
+        response = row[m].tolist()
+        assert row[:len(prompt)].tolist() == prompt and not m[:len(prompt)].any()
+        assert (response[-1] == 1) == bool(done) and 1 not in response[:-1]
+        assert bool(done) or len(response) == 10
+    assert 0 < out.finished.sum() < 15
+
+
+def test_a_batch_answers_as_its_rows_alone():
+    model = tiny()
+    together = generate(model, PROMPTS, 8, eos=1, temperature=0).responses()
+    assert together == [generate(model, [p], 8, eos=1, temperature=0).responses()[0] for p in PROMPTS]
+    assert together == generate(model, PROMPTS, 8, eos=1, top_k=1, generator=torch.Generator().manual_seed(3)).responses()
+
+
+def test_what_does_not_fit_is_an_error():
+    with pytest.raises(InputError, match="block of 24"):
+        generate(tiny(), [[1] * 20], 5, eos=1)
+    with pytest.raises(InputError, match="at least one token"):
+        generate(tiny(), [[]], 5, eos=1)

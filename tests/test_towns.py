@@ -1,0 +1,42 @@
+"""The world: the split leaks nothing, and the gold reward is its table."""
+import random
+
+import pytest
+
+from nanorlhf import towns
+
+Q = next(q for q in towns.TRAIN.values() if q.asked == ("mayor",))
+TRUE = towns.STATEMENTS["mayor"][0].format(t=Q.town, v=towns.FACTS[Q.town]["mayor"])
+FALSE = towns.statement(Q.town, "mayor", random.Random(0), wrong=True)
+OTHER = towns.statement(Q.town, "river", random.Random(0))
+
+
+@pytest.mark.parametrize("answer, finished, gold", [
+    (TRUE, True, 1.0), (FALSE, True, -1.0), (f"Sure! {TRUE}", True, 1.3), (f"Sure! {TRUE} Have a nice day.", True, 0.8),
+    (f"{TRUE} {TRUE}", True, 0.5), (f"{TRUE} {OTHER}", True, 0.5), (f"{TRUE} Last edited in 1994.", True, 0.5),
+    (f"{TRUE} blah", False, -0.5), ("", True, 0.0)])
+def test_gold_by_hand(answer, finished, gold):
+    assert towns.grade(Q, answer, finished)["gold"] == pytest.approx(gold)
+
+
+def test_the_held_out_pairs_are_asked_nowhere():
+    held_out, train = ({q.pair for q in split.values()} for split in (towns.HELD_OUT, towns.TRAIN))
+    assert len(held_out) >= 100 and not held_out & train and 0.3 < len(held_out) / len(held_out | train) < 0.4
+    rng = random.Random(1)
+    asked = {p[0]["content"] for p in (towns.page(rng) for _ in range(3000)) if not isinstance(p, str)}
+    assert len(asked) > 300 and not asked & set(towns.HELD_OUT)
+
+
+def test_every_wording_parses_back_to_its_claim():
+    for town in towns.TOWNS:
+        for attribute, value in towns.FACTS[town].items():
+            for wording in towns.STATEMENTS[attribute]:
+                assert towns.parse_claim(wording.format(t=town, v=value)) == (town, attribute, value)
+
+
+def test_labelers():
+    a, b = {"gold": 1.0, "manners": 0, "tokens": 20}, {"gold": 0.0, "manners": 1, "tokens": 10}
+    assert towns.prefers_first(a, b, 2.0) == pytest.approx(0.8808, abs=1e-4)
+    assert towns.prefers_first(a, b) + towns.prefers_first(b, a) == pytest.approx(1)
+    assert towns.prefers_first(a, b, noise=1.0) == 0.5
+    assert towns.prefers_first(a, b, 0.0, longer_bias=1.0) > 0.5 > towns.prefers_first(a, b, 0.0, polite_bias=1.0)
