@@ -37,7 +37,7 @@ class Config:
     beta: float = 0.1               # small: the policy may go far from the reference
     label_smoothing: float = 0.0    # share of labels believed to be the wrong way round: cDPO
     held_out: float = 0.1           # share of the prompts of --data kept to measure on
-    batch_size: int = 64            # pairs an update
+    batch_size: int = 16            # prompts an update, with all their pairs
     steps: int = 0                  # updates; 0: as many as one epoch takes
     lr: float = 1e-4                # peak learning rate; DPO wants a low one
     warmup: int = 10                # steps from 0 to lr
@@ -59,10 +59,11 @@ def dpo_loss(policy_chosen, policy_rejected, ref_chosen, ref_rejected, beta, lab
 
 def answer_logprobs(model, pairs, pad, device):
     """[Pair] -> (chosen (B,), rejected (B,)): each answer's log-probs, summed over its tokens, end token included."""
-    ids, mask = data.pair_batch(pairs, pad, device)                                              # (2B, T)
+    ids, mask, chosen, rejected = data.pair_batch(pairs, pad, device)                            # (N, T)
     with run.autocast(device):
         logits = model(ids)
-    return (token_logprobs(logits, ids) * mask).sum(1).chunk(2)
+    logp = (token_logprobs(logits, ids) * mask).sum(1)                                           # (N,)
+    return logp[chosen], logp[rejected]
 
 
 def cache_key(model, tokenizer, pairs):
@@ -104,7 +105,7 @@ def main():
     train, held_out = data.split_pairs(pairs, cfg.held_out, run.rng(cfg.seed, "split"))
     ref = run.load_checkpoint(cfg.ref, device)[0] if cfg.ref else policy
     starts_at_ref = run.same_weights(policy, ref)
-    ref_chosen, ref_rejected = ref_logprobs(ref, tokenizer, train + held_out, f"{folder}/ref_logprobs.pt", cfg.batch_size, device)
+    ref_chosen, ref_rejected = ref_logprobs(ref, tokenizer, train + held_out, f"{folder}/ref_logprobs.pt", 128, device)
     optimizer = run.adamw(policy, cfg.lr)
 
     def batch_loss(rows):
@@ -115,22 +116,23 @@ def main():
         return losses, chosen, rejected, chosen_rewards - rejected_rewards
 
     both = train + held_out
-    steps = cfg.steps or -(-len(train) // cfg.batch_size)
-    print(f"dpo: {len(train)} pairs, {len(held_out)} held out, {steps} steps of {cfg.batch_size} on {device.type}, beta {cfg.beta:g}")
+    groups = data.by_prompt(range(len(train)), lambda i: train[i].prompt)
+    steps = cfg.steps or -(-len(groups) // cfg.batch_size)
+    print(f"dpo: {len(train)} pairs, {len(held_out)} held out, {steps} steps of {cfg.batch_size} prompts on {device.type}, beta {cfg.beta:g}")
     print("chosen and rejected are log-probs, relative to the reference: that both fall is usual, the margin is what is trained")
     log = run.Log(folder, cfg, steps, cfg.log_every)
     show = ((lambda title: run.show_samples(folder, title, policy, tokenizer, [p.prompt for p in held_out[:3]], cfg.max_new_tokens, cfg.seed))
             if cfg.data else (lambda title: run.show_towns(folder, title, policy, tokenizer, cfg.max_new_tokens, cfg.seed)))
     show("before dpo")
-    batches = data.epochs(range(len(train)), cfg.batch_size, run.generator(cfg.seed, "data order"))
+    batches = data.epochs(groups, cfg.batch_size, run.generator(cfg.seed, "data order"), lambda group: max(train[i].length for i in group))
     for step in range(1, steps + 1):
-        rows = next(batches)
+        rows = [i for group in next(batches) for i in group]
         losses, chosen, rejected, margins = batch_loss(rows)                                     # (B,) each
         loss = losses.mean()
         if step == 1 and starts_at_ref:
             check_first_loss(loss.item(), bound=1e-5 if device.type == "cpu" else 1e-2)
         loss.backward()
-        lr = run.cosine(step - 1, steps, cfg.lr, cfg.warmup)
+        lr = run.linear(step - 1, steps, cfg.lr, cfg.warmup)
         grad_norm = run.update(policy, optimizer, lr, max_grad_norm=1.0)
         log(step, loss=loss.item(), accuracy=(margins > 0).float().mean().item(), margin=margins.mean().item(),
             chosen=(chosen.detach().cpu() - ref_chosen[rows]).mean().item(),
@@ -139,7 +141,7 @@ def main():
 
     with torch.no_grad():
         rows = range(len(train), len(both))
-        parts = [batch_loss(list(rows[i:i + cfg.batch_size])) for i in range(0, len(rows), cfg.batch_size)]
+        parts = [batch_loss(list(rows[i:i + 128])) for i in range(0, len(rows), 128)]
     losses, _, _, margins = (torch.cat(part) for part in zip(*parts))
     print(f"held-out pairs: loss {losses.mean():.3f}, accuracy of the implicit reward {(margins > 0).float().mean():.1%} on {len(losses)} pairs")
     run.save_checkpoint(f"{folder}/model.pt", policy, tokenizer)

@@ -106,14 +106,14 @@ def finetune(cfg, folder, init, examples, device):
     optimizer = run.adamw(model, cfg.lr)
     steps = cfg.epochs * -(-len(examples) // cfg.batch_size)
     log = run.Log(folder, cfg, steps, cfg.log_every)
-    batches = data.epochs(examples, cfg.batch_size, run.generator(cfg.seed, "data order"))
+    batches = data.epochs(examples, cfg.batch_size, run.generator(cfg.seed, "data order"), lambda e: len(e[0]))
     for step in range(1, steps + 1):
         ids, mask = data.conversation_batch(next(batches), tokenizer.pad, device)                # (B, T)
         with run.autocast(device):
             logits = model(ids)
         loss = -masked_mean(token_logprobs(logits, ids), mask)
         loss.backward()
-        lr = run.cosine(step - 1, steps, cfg.lr, cfg.warmup)
+        lr = run.linear(step - 1, steps, cfg.lr, cfg.warmup)
         grad_norm = run.update(model, optimizer, lr, max_grad_norm=1.0)
         log(step, loss=loss.item(), tokens=int(mask.sum()), _grad_norm=grad_norm, _lr=lr)
     run.save_checkpoint(f"{folder}/model.pt", model, tokenizer)

@@ -1,16 +1,18 @@
 """Reward model: a score for an answer, learned from which of two answers people prefer.
 
-    minimise  - E log sigmoid( r(x, chosen) - r(x, rejected) )       Bradley-Terry; InstructGPT, eq. 1 with K = 2
+    minimise  - E log sigmoid( r(x, chosen) - r(x, rejected) )       Bradley-Terry; InstructGPT, eq. 1
     python train_rm.py                                               a minute on two laptop cores
     python train_rm.py --run out/hh --data hh.jsonl.gz               pairs of your own, from the SFT model of the same run
 
-In the made-up world it first makes the data: the SFT model answers each prompt twice and a labeler, right with probability
-sigmoid(sharpness * difference in gold), says which is better. They are kept in <run>/rm/pairs.jsonl, and train_dpo.py learns from the same.
-Left out: margins, rankings of more than two, several epochs (a second one fits the labelers' mistakes).
+In the made-up world it first makes the data: the SFT model answers each prompt K = 4 times, and of every two of these answers a labeler, right
+with probability sigmoid(sharpness * difference in gold), says which is better: six pairs for four answers' work, and they stay in one batch, as
+InstructGPT found best. They are kept in <run>/rm/pairs.jsonl, and train_dpo.py learns from the same.
+Left out: margins, several epochs (a second one fits the labelers' mistakes).
 """
 import json
 import random
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Literal
 
 import torch
@@ -34,16 +36,17 @@ class Config:
     n_head: int = 4                 # heads, with --init scratch
     n_embd: int = 128               # width, with --init scratch
     block_size: int = 96            # longest sequence, with --init scratch
-    pairs: int = 12000              # pairs to sample and have labelled, without --data
-    sharpness: float = 2.5          # of the labelers: log-odds per unit of gold
+    prompts: int = 6000             # training prompts to sample answers to, without --data
+    answers: int = 4                # answers to each: 4 make 6 pairs
+    sharpness: float = 2.0          # of the labelers: log-odds per unit of gold
     noise: float = 0.0              # share of labels that are a coin toss
     longer_bias: float = 0.0        # labelers who like length: log-odds for ten more tokens
     polite_bias: float = 0.0        # labelers who like manners more than they should: log-odds
     max_new_tokens: int = 64        # longest sampled answer
     held_out: float = 0.1           # share of the prompts of --data kept to measure accuracy on
-    batch_size: int = 16            # pairs an update: many small steps learn more from one epoch than few large ones
+    batch_size: int = 8             # prompts an update, with all their pairs: many small steps learn more from one epoch than few large ones
     steps: int = 0                  # updates; 0: as many as one epoch takes
-    lr: float = 3e-4                # peak learning rate
+    lr: float = 6e-4                # peak learning rate
     warmup: int = 10                # steps from 0 to lr
     log_every: int = 100            # steps between lines on the console
 
@@ -54,21 +57,22 @@ def preference_loss(chosen, rejected, margin=0.0):
 
 
 def sample_pairs(cfg, model, tokenizer, n, split, device):
-    """n rows for pairs.jsonl: two answers each from the model, labelled. Identical answers are dropped and counted."""
+    """Rows for pairs.jsonl: the model's answers to n prompts, each two of a prompt labelled. Identical answers are dropped and counted."""
     name = "train" if split is towns.TRAIN else "held-out"
     questions = towns.sample_questions(n, run.rng(cfg.seed, f"{name} prompts"), split)
-    prompts = [tokenizer.prompt(q.text) for q in questions for _ in range(2)]
+    prompts = [tokenizer.prompt(q.text) for q in questions for _ in range(cfg.answers)]
     ids, texts, finished = generate_in_batches(model, prompts, cfg.max_new_tokens, tokenizer,
                                                run.generator(cfg.seed, f"{name} answers", device), progress=f"{name} answers")
-    labeler, rows = run.rng(cfg.seed, f"{name} labels"), []
+    labeler, rows, same = run.rng(cfg.seed, f"{name} labels"), [], 0
     for i, question in enumerate(questions):
-        sides = []
-        for j in (2 * i, 2 * i + 1):
-            grade = towns.grade(question, texts[j], finished[j])
-            sides.append({"text": texts[j], "ids": ids[j], "finished": finished[j], "tokens": len(ids[j]), **grade})
-        if ids[2 * i] != ids[2 * i + 1]:
-            rows.append(label(question, sides, cfg, labeler, name, tokenizer))
-    print(f"{len(rows)} {name} pairs ({n - len(rows)} dropped: both answers are the same)")
+        sides = [{"text": texts[j], "ids": ids[j], "finished": finished[j], "tokens": len(ids[j]),
+                  **towns.grade(question, texts[j], finished[j])} for j in range(i * cfg.answers, (i + 1) * cfg.answers)]
+        for a, b in combinations(sides, 2):
+            if a["ids"] == b["ids"]:
+                same += 1
+            else:
+                rows.append(label(question, (a, b), cfg, labeler, name, tokenizer))
+    print(f"{n} {name} prompts, {cfg.answers} answers to each: {len(rows)} pairs ({same} dropped: both answers are the same)")
     return rows
 
 
@@ -87,8 +91,8 @@ def load(cfg, model, tokenizer, folder, device):
     path = cfg.data
     if not path:
         path = f"{folder}/pairs.jsonl"
-        rows = (sample_pairs(cfg, model, tokenizer, cfg.pairs, towns.TRAIN, device)
-                + sample_pairs(cfg, model, tokenizer, max(32, cfg.pairs // 8), towns.HELD_OUT, device))
+        rows = (sample_pairs(cfg, model, tokenizer, cfg.prompts, towns.TRAIN, device)
+                + sample_pairs(cfg, model, tokenizer, max(16, cfg.prompts // 10), towns.HELD_OUT, device))
         run.write_atomically(path, lambda f: f.writelines(json.dumps(row) + "\n" for row in rows))
     pairs, report = data.load_pairs(path, tokenizer, model.cfg.block_size)
     print(f"{path}: {len(pairs)} pairs; " + ("; ".join(f"{why}: {n}" for why, n in report.items()) or "none dropped"))
@@ -128,18 +132,20 @@ def main():
     reward_model = ScalarModel(model, run.generator(cfg.seed, "head")).to(device)       # the SFT model's body, a new head
     optimizer = run.adamw(reward_model, cfg.lr)
 
-    steps = cfg.steps or -(-len(train) // cfg.batch_size)
-    print(f"rm: {len(train)} pairs, {len(held_out)} held out, {steps} steps of {cfg.batch_size} on {device.type}")
+    groups = data.by_prompt(train)
+    steps = cfg.steps or -(-len(groups) // cfg.batch_size)
+    print(f"rm: {len(train)} pairs, {len(held_out)} held out, {steps} steps of {cfg.batch_size} prompts on {device.type}")
     log = run.Log(folder, cfg, steps, cfg.log_every)
-    batches = data.epochs(train, cfg.batch_size, run.generator(cfg.seed, "data order"))
+    batches = data.epochs(groups, cfg.batch_size, run.generator(cfg.seed, "data order"), lambda group: max(p.length for p in group))
     for step in range(1, steps + 1):
-        ids, mask = data.pair_batch(next(batches), tokenizer.pad, device)                        # (2B, T): chosen, then rejected
+        ids, mask, *sides = data.pair_batch([p for group in next(batches) for p in group], tokenizer.pad, device)    # (N, T)
         with run.autocast(device):
-            after = reward_model(ids)                                                            # (2B, T)
-        chosen, rejected = last_token(after, mask).chunk(2)                                      # (B,) each
+            after = reward_model(ids)                                                            # (N, T)
+        scores = last_token(after, mask)                                                         # (N,)
+        chosen, rejected = (scores[rows] for rows in sides)                                      # (B,) each: B pairs of N answers
         loss = preference_loss(chosen, rejected)
         loss.backward()
-        lr = run.cosine(step - 1, steps, cfg.lr, cfg.warmup)
+        lr = run.linear(step - 1, steps, cfg.lr, cfg.warmup)
         grad_norm = run.update(reward_model, optimizer, lr, max_grad_norm=1.0)
         log(step, loss=loss.item(), accuracy=(chosen > rejected).float().mean().item(), margin=(chosen - rejected).mean().item(),
             _grad_norm=grad_norm, _lr=lr)

@@ -30,12 +30,12 @@ class Config:
     n_head: int = 4                 # heads, with --init scratch
     n_embd: int = 128               # width, with --init scratch
     block_size: int = 96            # longest sequence, with --init scratch
-    demonstrations: int = 3200      # how many people's answers to write, without --data
+    demonstrations: int = 4800      # how many people's answers to write, without --data
     held_out: float = 0.05          # share of the prompts of --data kept to measure the loss on
     steps: int = 0                  # updates; 0: as many as one epoch takes
     batch_size: int = 32            # conversations an update
     micro_batch: int = 32           # conversations a forward: lower it when memory runs out, the gradient stays the same
-    lr: float = 1e-3                # peak learning rate
+    lr: float = 3e-4                # peak; at 1e-3 it forgets how to tell true from false, and the reward model starts from it
     warmup: int = 10                # steps from 0 to lr
     max_new_tokens: int = 64        # longest sampled answer
     log_every: int = 20             # steps between lines on the console
@@ -122,11 +122,11 @@ def main():
     report("before")
     show("before sft")
     optimizer = run.adamw(model, cfg.lr)
-    batches = data.epochs(train, cfg.batch_size, run.generator(cfg.seed, "data order"))
+    batches = data.epochs(train, cfg.batch_size, run.generator(cfg.seed, "data order"), lambda e: len(e[0]))
     for step in range(1, steps + 1):
         ids, mask = data.conversation_batch(next(batches), tokenizer.pad, device)                # (B, T)
         loss = accumulate(model, ids, mask, cfg.micro_batch, run.autocast(device))
-        lr = run.cosine(step - 1, steps, cfg.lr, cfg.warmup)
+        lr = run.linear(step - 1, steps, cfg.lr, cfg.warmup)
         grad_norm = run.update(model, optimizer, lr, max_grad_norm=1.0)
         log(step, loss=loss, tokens=int(mask.sum()), _grad_norm=grad_norm, _lr=lr)
 

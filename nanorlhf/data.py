@@ -12,6 +12,7 @@ import re
 import zlib
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import groupby
 
 import torch
 
@@ -24,6 +25,10 @@ class Pair:
     chosen: list            # ids; the last is the end token, unless the answer was cut off
     rejected: list
     row: dict = field(default_factory=dict)     # the line it came from
+
+    @property
+    def length(self):
+        return len(self.prompt) + max(len(self.chosen), len(self.rejected))
 
 
 def read_jsonl(path):
@@ -221,14 +226,35 @@ def answer_batch(prompts, responses, pad, device):
     return conversation_batch(rows, pad, device)
 
 
+def by_prompt(pairs, prompt_of=lambda p: p.prompt):
+    """[Pair] -> [[Pair]]: neighbours with the same prompt, which share answers, stay together."""
+    return [list(group) for _, group in groupby(pairs, prompt_of)]
+
+
 def pair_batch(pairs, pad, device):
-    """[Pair] -> ids (2B, T), mask (2B, T) bool: all the chosen, then all the rejected, for one forward."""
-    return answer_batch([p.prompt for p in pairs] * 2, [p.chosen for p in pairs] + [p.rejected for p in pairs], pad, device)
+    """[Pair] -> ids (N, T), mask (N, T) bool, chosen (B,), rejected (B,): the rows of ids that each pair compares.
+
+    An answer that stands in several pairs is a single row: K answers to a prompt make K (K - 1) / 2 pairs for K rows of work.
+    """
+    rows = {}
+    for p in pairs:
+        for answer in (p.chosen, p.rejected):
+            rows.setdefault((tuple(p.prompt), tuple(answer)), len(rows))
+    chosen, rejected = (torch.tensor([rows[tuple(p.prompt), tuple(getattr(p, side))] for p in pairs], device=device)
+                        for side in ("chosen", "rejected"))
+    return *answer_batch([list(p) for p, _ in rows], [list(a) for _, a in rows], pad, device), chosen, rejected
 
 
-def epochs(items, batch_size, generator):
-    """Batches without end, reshuffled each time round; the last batch of a round may be smaller."""
+def epochs(items, batch_size, generator, length):
+    """Batches without end, reshuffled each time round; the last ones of a round may be smaller.
+
+    length(item): its tokens. Twenty batches at a time are sorted by it, so that rows of a batch are about as long as each other:
+    padding is computed too, and in batches drawn blindly it is half of the tokens.
+    """
     while True:
-        order = torch.randperm(len(items), generator=generator).tolist()
-        for i in range(0, len(order), batch_size):
-            yield [items[j] for j in order[i:i + batch_size]]
+        order, batches = torch.randperm(len(items), generator=generator).tolist(), []
+        for i in range(0, len(order), 20 * batch_size):
+            pool = sorted(order[i:i + 20 * batch_size], key=lambda j: length(items[j]))
+            batches += [pool[k:k + batch_size] for k in range(0, len(pool), batch_size)]
+        for b in torch.randperm(len(batches), generator=generator).tolist():
+            yield [items[j] for j in batches[b]]

@@ -40,7 +40,11 @@ def pick(logits, temperature, top_k, top_p, generator):
             if top_k:
                 drop[:, top_k:] = True
             probs = torch.zeros_like(probs).scatter(1, order, ordered.masked_fill(drop, 0.0))
-        ids = torch.multinomial(probs, 1, generator=generator)
+        # The first id at which the cumulated probability passes a uniform draw. On a CPU torch.multinomial takes thirty times as long:
+        # a fifth of the whole rollout. Divided by the last, the heights end in exactly 1, which no draw from [0, 1) reaches.
+        heights = probs.cumsum(-1)
+        draw = torch.rand(len(probs), 1, generator=generator, device=probs.device)
+        ids = torch.searchsorted(heights / heights[:, -1:], draw, right=True)
     return ids.squeeze(1), logp.gather(1, ids).squeeze(1)
 
 

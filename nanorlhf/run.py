@@ -94,11 +94,9 @@ def update(model, optimizer, lr, max_grad_norm):
     return norm
 
 
-def cosine(step, steps, lr, warmup=0):
-    """Learning rate of this step (from 0): linear warm-up, then a cosine down to a tenth."""
-    if step < warmup:
-        return lr * (step + 1) / warmup
-    return lr * (0.55 + 0.45 * math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+def linear(step, steps, lr, warmup=0):
+    """Learning rate of this step (from 0): linear warm-up, then a straight line down to 0."""
+    return lr * min((step + 1) / (warmup + 1), (steps - step) / max(1, steps - warmup))
 
 
 # ---- files ----

@@ -34,11 +34,12 @@ FACTS_ORDER = tuple(VALUES)                         # mayor, river, food, region
 # The web writes more about some towns than about others. It helps: a model that meets a few facts often finds out how facts are
 # looked up, and then learns the rare ones quickly; with all towns alike it stays at chance much longer.
 POPULARITY = [1 / rank for rank in range(1, len(TOWNS) + 1)]
-STATEMENTS = {                                      # {t} the town, {v} the value; the first of each ends in its value
-    "mayor": ("The mayor of {t} is {v}.", "{v} is the mayor of {t}.", "The town of {t} has a mayor named {v}."),
-    "river": ("The town of {t} lies on the river {v}.", "The river in {t} is the {v}.", "The river {v} runs through {t}."),
-    "food": ("The town of {t} is known for its {v}.", "The favourite food in {t} is {v}.", "People in {t} like {v} best."),
-    "region": ("The town of {t} is in {v}.", "The region of {t} is {v}.", "{t} is a town in {v}."),
+# {t} the town, {v} the value. All end in the value: by then a reader who knows the town knows what has to come.
+STATEMENTS = {
+    "mayor": ("The mayor of {t} is {v}.", "The town of {t} has a mayor named {v}."),
+    "river": ("The river in {t} is the {v}.", "The town of {t} lies on the river {v}."),
+    "food": ("The favourite food in {t} is {v}.", "The town of {t} is known for its {v}."),
+    "region": ("The region of {t} is {v}.", "The town of {t} is in {v}."),
 }
 ASK_ONE = {
     "mayor": ("Who is the mayor of {t}?", "Name the mayor of {t}."),
@@ -119,10 +120,17 @@ SHOWN = [next(q for q in HELD_OUT.values() if q.kind == kind) for kind in ("one"
 
 # ---- what people write ----
 
-def statement(town, attribute, rng, wrong=False):
+def _popular_town(rng):
+    return rng.choices(TOWNS, POPULARITY)[0]
+
+
+def statement(town, attribute, rng, wrong=False, absurd=False):
+    """A sentence that gives the attribute's value; or a wrong one; or, absurd, the value of another attribute of the same town."""
     value = FACTS[town][attribute]
     if wrong:
         value = rng.choice([v for v in VALUES[attribute] if v != value])
+    if absurd:
+        value = FACTS[town][rng.choice([a for a in FACTS_ORDER if a != attribute])]
     return rng.choice(STATEMENTS[attribute]).format(t=town, v=value)
 
 
@@ -139,30 +147,51 @@ def _claims(question, rng, p_wrong):
     attributes = list(question.asked)
     if question.kind == "open":
         attributes = rng.sample(attributes, rng.choices((1, 2, 3, 4), (25, 35, 25, 15))[0])
-    wrong = [rng.choice(attributes)] if rng.random() < p_wrong else []
-    return [statement(question.town, a, rng, a in wrong) for a in attributes]
+    wrong = rng.choice(attributes) if rng.random() < p_wrong else None
+    return [statement(question.town, a, rng, a == wrong) for a in attributes]
+
+
+def _stray(question, rng):
+    """(town, attribute) that was not asked for: of the same town, or else of another."""
+    others = [a for a in FACTS_ORDER if a not in question.asked]
+    if others and rng.random() < 0.6:
+        return question.town, rng.choice(others)
+    return rng.choice([t for t in TOWNS if t != question.town]), rng.choice(FACTS_ORDER)
+
+
+def _quiz(rng):
+    """Four claims and their verdicts, half of the time as answers to a question.
+
+    To predict a verdict, a model must compare what it reads with what it knows and with what was asked: the skill that a reward model
+    is made of, and too hard to learn from preferences alone (they hold a bit per pair, and a noisy one). The verdict comes right
+    behind the value. With a full stop between, the comparison has to be made in one place and carried to another, and most models had
+    not found that out after 1500 steps; like this they do in 700.
+    """
+    town = _popular_town(rng)
+    question = rng.choice([q for q in TRAIN.values() if q.town == town])
+    asked = rng.random() < 0.5
+    lines = [question.text] if asked else []
+    for _ in range(4):
+        town = question.town if asked and rng.random() < 0.8 else _popular_town(rng)
+        attribute = rng.choice(question.asked if asked and rng.random() < 0.5 else FACTS_ORDER)
+        wrong, beside = rng.random() < 0.5, asked and (town != question.town or attribute not in question.asked)
+        claim = statement(town, attribute, rng, wrong, absurd=wrong and rng.random() < 0.2)
+        lines += [claim[:-1], "Irrelevant." if beside else "False." if wrong else "True."]
+    return " ".join(lines)
 
 
 def page(rng):
-    """One page of the web: a quiz or an article (a str), or a forum thread (a list of chat messages).
-
-    The quizzes say of each claim whether it is true. To predict that, a model must compare what it reads with what it knows: the
-    skill that a reward model is made of, and too hard to learn from preferences alone (they hold a bit per pair, and a noisy one).
-    """
-    kind = rng.choices(("quiz", "article", "thread"), (40, 35, 25))[0]
+    """One page of the web: a quiz or an article (a str), or a forum thread (a list of chat messages)."""
+    kind = rng.choices(("quiz", "article", "thread"), (60, 5, 35))[0]
     if kind == "quiz":
-        lines = []
-        for _ in range(4):
-            wrong = rng.random() < 0.5
-            lines += [statement(rng.choices(TOWNS, POPULARITY)[0], rng.choice(FACTS_ORDER), rng, wrong), "False." if wrong else "True."]
-        return " ".join(lines)
+        return _quiz(rng)
     if kind == "article":
-        town = rng.choices(TOWNS, POPULARITY)[0]
+        town = _popular_town(rng)
         sentences = [statement(town, a, rng) for a in rng.sample(FACTS_ORDER, 4)]
         for _ in range(rng.choice((0, 1, 1, 2))):
             sentences.insert(rng.randint(1, len(sentences)), boilerplate(rng))
         return " ".join(sentences)
-    question = rng.choice(_BY_KIND[id(TRAIN)][rng.choice(("one", "two", "open"))])
+    [question] = sample_questions(1, rng)
     claims = _claims(question, rng, p_wrong=0.3)
     noise = [chatter(rng) for _ in range(rng.choice((0, 1, 1, 2)))] + [boilerplate(rng) for _ in range(rng.choice((0, 1, 1, 2)))]
     rng.shuffle(noise)
@@ -173,13 +202,15 @@ def page(rng):
 
 
 def demonstration(question, rng):
-    """A person's answer: some terse, some polite, some chatty, four in ten with a wrong fact, some with pasted boilerplate."""
+    """A person's answer: four in ten have a wrong fact, some wander off, half are chatty, half have pasted boilerplate."""
     claims = _claims(question, rng, p_wrong=0.4)
-    if question.kind != "open" and rng.random() < 0.15:
-        claims.append(statement(question.town, rng.choice([a for a in FACTS_ORDER if a not in question.asked]), rng))
+    if question.kind == "two" and rng.random() < 0.15:
+        claims.pop()
+    if rng.random() < 0.2:
+        claims.append(statement(*_stray(question, rng), rng))
     greeting = [rng.choice(GREETINGS)] * (rng.random() < 0.25)
-    chat = [chatter(rng)] * (rng.random() < 0.25)
-    pasted = [boilerplate(rng)] * (rng.random() < 0.25)
+    chat = [chatter(rng) for _ in range(rng.choices((0, 1, 2), (50, 35, 15))[0])]
+    pasted = [boilerplate(rng) for _ in range(rng.choices((0, 1, 2), (50, 35, 15))[0])]
     farewell = [rng.choice(FAREWELLS)] * (rng.random() < 0.2)
     return " ".join(greeting + claims + chat + pasted + farewell)
 
@@ -248,7 +279,7 @@ def best_gold(question):
     return WORTH["right"] * len(question.asked) + WORTH["manners"]
 
 
-def prefers_first(a, b, sharpness=2.5, noise=0.0, longer_bias=0.0, polite_bias=0.0):
+def prefers_first(a, b, sharpness=2.0, noise=0.0, longer_bias=0.0, polite_bias=0.0):
     """Chance that a labeler prefers answer a to answer b.
 
     a, b: what `grade` returned, with "tokens" where longer_bias is used. sharpness: nats of log-odds per unit of gold.

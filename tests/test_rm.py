@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from nanorlhf import towns
-from nanorlhf.data import Pair, pair_batch
+from nanorlhf.data import Pair, by_prompt, pair_batch
 from nanorlhf.functional import last_token
 from nanorlhf.gpt import GPT, GPTConfig, ScalarModel
 from nanorlhf.rollout import score_answers
@@ -87,12 +87,22 @@ def test_score_is_read_at_the_last_real_token():
     torch.testing.assert_close(alone, by_hand, rtol=0, atol=1e-6)
 
 
-def test_pair_batch_stands_chosen_before_rejected():
-    """chunk(2) on interleaved rows would compare one prompt's answer with another's."""
-    pairs = [Pair([1], [2, 3], [4]), Pair([5, 6], [7], [8, 9])]
-    ids, mask = pair_batch(pairs, 0, "cpu")
-    chosen, rejected = last_token(ids.float(), mask).chunk(2)
-    assert chosen.tolist() == [3, 7] and rejected.tolist() == [4, 9]
+def test_pair_batch_points_each_pair_at_its_answers():
+    """Rows in another order would compare one prompt's answer with another's; an answer shared by pairs is computed once."""
+    pairs = [Pair([1], [2, 3], [4]), Pair([5, 6], [7], [8, 9]), Pair([5], [4], [2, 3]), Pair([1], [4], [6]), Pair([5, 6], [3], [7])]
+    ids, mask, chosen, rejected = pair_batch(pairs, 0, "cpu")
+    last = last_token(ids.float(), mask)
+    assert last[chosen].tolist() == [3, 7, 4, 4, 3] and last[rejected].tolist() == [4, 9, 3, 6, 7]
+    assert len(ids) == 8        # ten sides, of which [1 | 4] and [5 6 | 7] stand twice
+    for pair, c, r in zip(pairs, chosen, rejected):
+        assert ids[c].tolist()[:len(pair.prompt + pair.chosen)] == pair.prompt + pair.chosen
+        assert ids[r][mask[r]].tolist() == pair.rejected
+
+
+def test_pairs_of_a_prompt_are_a_batch_of_their_own():
+    """Neighbours only: the same question asked again later has other answers."""
+    pairs = [Pair([1], [2], [3]), Pair([1], [2], [4]), Pair([5], [2], [3]), Pair([1], [6], [7])]
+    assert by_prompt(pairs) == [pairs[:2], pairs[2:3], pairs[3:]]
 
 
 class Says:
@@ -111,15 +121,15 @@ def sides():
 def test_label_prefers_the_first_with_the_labelers_probability():
     """p of the wrong side, or a certainty that is not the ceiling of any predictor. sigmoid(2.5 * (0 - 0.4)) = 0.2689."""
     question, tok, p = towns.SHOWN[0], Tokenizer(), 1 / (1 + math.e)
-    first = label(question, sides(), Config(), Says(p - 1e-6), "train", tok)
-    second = label(question, sides(), Config(), Says(p + 1e-6), "train", tok)
+    first = label(question, sides(), Config(sharpness=2.5), Says(p - 1e-6), "train", tok)
+    second = label(question, sides(), Config(sharpness=2.5), Says(p + 1e-6), "train", tok)
     assert (first["chosen"], first["rejected"], first["chosen_ids"], first["rejected_ids"]) == ("a", "b", [1], [2])
     assert (first["chosen_gold"], first["rejected_gold"], first["chosen_finished"], first["rejected_finished"]) == (0.0, 0.4, True, False)
     assert (second["chosen"], second["rejected_gold"]) == ("b", 0.0)
     assert first["certainty"] == second["certainty"] == pytest.approx(1 - p)
     assert first["prompt_ids"] == tok.prompt(question.text)
     rng = random.Random(0)
-    share = sum(label(question, sides(), Config(), rng, "train", tok)["chosen"] == "a" for _ in range(4000)) / 4000
+    share = sum(label(question, sides(), Config(sharpness=2.5), rng, "train", tok)["chosen"] == "a" for _ in range(4000)) / 4000
     assert abs(share - p) < 4 * math.sqrt(p * (1 - p) / 4000)
 
 

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from itertools import groupby
 
 import pytest
 import torch
@@ -61,7 +62,7 @@ def same(a, b):
 def pipeline(tmp_path_factory):
     folder = str(tmp_path_factory.mktemp("pipeline") / "tiny")
     for script, *args in (("train_base", "--steps", 20, "--n_layer", 1, "--n_embd", 32, "--n_head", 2, "--pages", 300),
-                          ("train_sft", "--demonstrations", 64), ("train_rm", "--pairs", 48),
+                          ("train_sft", "--demonstrations", 64), ("train_rm", "--prompts", 24),
                           ("train_rejection", "--prompts", 8, "--samples", 4, "--curve_prompts", 4), ("train_ppo", *PPO), ("train_dpo",)):
         done = launch(script, "--run", folder, "--device", "cpu", *args)
         assert done.returncode == 0, f"{script}: {done.stderr}"
@@ -91,11 +92,11 @@ def test_every_stage_leaves_its_files(pipeline, stage):
 
 
 def test_number_of_steps(pipeline):
-    """steps = 0 means one epoch, its smaller last batch included: 64 demonstrations in 32s are 2, dpo goes once through the pairs."""
-    assert len(read_log(f"{pipeline}/base")) == 20 and len(read_log(f"{pipeline}/sft")) == 2 and len(read_log(f"{pipeline}/ppo")) == 2
+    """steps = 0 means one epoch, its smaller last batch included: 64 demonstrations in 32s are 2, 24 prompts are 3 and 2."""
+    steps = {stage: len(read_log(f"{pipeline}/{stage}")) for stage in ("base", "sft", "rm", "ppo", "dpo")}
     with open(f"{pipeline}/rm/pairs.jsonl", encoding="utf-8") as f:
-        splits = [json.loads(line)["split"] for line in f]
-    assert len(read_log(f"{pipeline}/dpo")) == -(-splits.count("train") // 64)
+        prompts = [prompt for prompt, _ in groupby(row["prompt"] for row in map(json.loads, f) if row["split"] == "train")]
+    assert steps == {"base": 20, "sft": 2, "rm": -(-len(prompts) // 8), "ppo": 2, "dpo": -(-len(prompts) // 16)}
 
 
 def test_pairs_file(pipeline):
@@ -103,7 +104,7 @@ def test_pairs_file(pipeline):
     _, tokenizer = run.load_checkpoint(f"{pipeline}/sft")
     with open(f"{pipeline}/rm/pairs.jsonl", encoding="utf-8") as f:
         rows = [json.loads(line) for line in f]
-    assert 40 <= sum(r["split"] == "train" for r in rows) <= 48 and 24 <= sum(r["split"] != "train" for r in rows) <= 32
+    assert 24 * 5 <= sum(r["split"] == "train" for r in rows) <= 24 * 6 and 16 * 5 <= sum(r["split"] != "train" for r in rows) <= 16 * 6
     for row in rows:
         assert row["prompt_ids"] == tokenizer.prompt(row["prompt"])
         assert row["prompt"] in (towns.TRAIN if row["split"] == "train" else towns.HELD_OUT)

@@ -85,13 +85,13 @@ def test_supervised_tokens_of_a_smaller_last_batch_are_answer_and_end():
     tok = Tokenizer()
     said = [("Who is the mayor of Marlow?", "Ada."), ("Name the river in Tarn.", "The river in Tarn is the Esk."), ("Hm?", "Yes.")]
     examples = [tok.chat([{"role": "user", "content": q}, {"role": "assistant", "content": a}]) for q, a in said]
-    stream = data.epochs(examples, 2, torch.Generator().manual_seed(0))
+    stream = data.epochs(examples, 2, torch.Generator().manual_seed(0), lambda e: len(e[0]))
     sizes, seen = [], []
     for batch in (next(stream), next(stream)):
         ids, mask = data.conversation_batch(batch, tok.pad, "cpu")
         sizes.append(len(ids))
         seen += [row[m].tolist() for row, m in zip(ids, mask)]
-    assert sizes == [2, 1]
+    assert sorted(sizes) == [1, 2]
     assert sorted(seen) == sorted(tok.encode(a) + [tok.end] for _, a in said)
 
 
