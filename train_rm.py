@@ -4,9 +4,9 @@
     python train_rm.py                                               a minute on two laptop cores
     python train_rm.py --run out/hh --data hh.jsonl.gz               pairs of your own, from the SFT model of the same run
 
-In the made-up world it first makes the data: the SFT model answers each prompt K = 4 times, and of every two of these answers a labeler, right
-with probability sigmoid(sharpness * difference in gold), says which is better: six pairs for four answers' work, and they stay in one batch, as
-InstructGPT found best. They are kept in <run>/rm/pairs.jsonl, and train_dpo.py learns from the same.
+In the made-up world it first makes the data: the SFT model answers each prompt K = 6 times, and of every two of these answers a labeler, right
+with probability sigmoid(sharpness * difference in gold), says which is better: fifteen pairs for six answers' work, and they stay in one batch,
+as InstructGPT found best. They are kept in <run>/rm/pairs.jsonl, and train_dpo.py learns from the same.
 Left out: margins, several epochs (a second one fits the labelers' mistakes).
 """
 import json
@@ -18,7 +18,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 
-from nanorlhf import data, run, towns
+from nanorlhf import InputError, data, run, towns
 from nanorlhf.functional import last_token
 from nanorlhf.gpt import ScalarModel
 from nanorlhf.rollout import generate_in_batches, score_answers
@@ -36,15 +36,15 @@ class Config:
     n_head: int = 4                 # heads, with --init scratch
     n_embd: int = 128               # width, with --init scratch
     block_size: int = 96            # longest sequence, with --init scratch
-    prompts: int = 6000             # training prompts to sample answers to, without --data
-    answers: int = 4                # answers to each: 4 make 6 pairs
+    prompts: int = 4000             # training prompts to sample answers to, without --data
+    answers: int = 6                # answers to each: 6 make 15 pairs
     sharpness: float = 2.0          # of the labelers: log-odds per unit of gold
     noise: float = 0.0              # share of labels that are a coin toss
     longer_bias: float = 0.0        # labelers who like length: log-odds for ten more tokens
     polite_bias: float = 0.0        # labelers who like manners more than they should: log-odds
     max_new_tokens: int = 64        # longest sampled answer
     held_out: float = 0.1           # share of the prompts of --data kept to measure accuracy on
-    batch_size: int = 8             # prompts an update, with all their pairs: many small steps learn more from one epoch than few large ones
+    batch_size: int = 5             # prompts an update, with all their pairs: many small steps learn more from one epoch than few large ones
     steps: int = 0                  # updates; 0: as many as one epoch takes
     lr: float = 6e-4                # peak learning rate
     warmup: int = 10                # steps from 0 to lr
@@ -125,6 +125,8 @@ def mean(xs):
 
 def main():
     cfg = run.parse(Config, __doc__)
+    if cfg.answers < 2:
+        raise InputError(f"--answers {cfg.answers}: it takes two answers to make a pair")
     device = run.pick_device(cfg.device)
     folder = f"{cfg.run}/rm"
     model, tokenizer = run.start_model(cfg, f"{cfg.run}/sft", device)

@@ -54,8 +54,8 @@ def generate(model, prompts, max_new_tokens, eos, temperature=1.0, top_k=0, top_
     """Answer each prompt (a list of ids) until `eos`, or until max_new_tokens: then the answer counts as not finished.
 
     In RL leave top_k and top_p alone: a truncated policy is another policy, and its "KL" comes out negative. temperature 0 is
-    argmax. pad may be any id: lengths, not ids, say what is padding. on_token(rows, ids) is called with each step's new tokens, for whoever wants to stream. Raises InputError when a
-    prompt is empty or does not fit the block together with its answer.
+    argmax. pad may be any id: lengths, not ids, say what is padding. on_token(rows, ids) is called with each step's new tokens, for
+    whoever wants to stream. Raises InputError when a prompt is empty or does not fit the block together with its answer.
     """
     if not prompts or min(map(len, prompts)) == 0:
         raise InputError("generate needs at least one prompt, and each with at least one token")

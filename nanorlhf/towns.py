@@ -124,13 +124,11 @@ def _popular_town(rng):
     return rng.choices(TOWNS, POPULARITY)[0]
 
 
-def statement(town, attribute, rng, wrong=False, absurd=False):
-    """A sentence that gives the attribute's value; or a wrong one; or, absurd, the value of another attribute of the same town."""
+def statement(town, attribute, rng, wrong=False):
+    """A sentence that gives the attribute's value, or a wrong one."""
     value = FACTS[town][attribute]
     if wrong:
         value = rng.choice([v for v in VALUES[attribute] if v != value])
-    if absurd:
-        value = FACTS[town][rng.choice([a for a in FACTS_ORDER if a != attribute])]
     return rng.choice(STATEMENTS[attribute]).format(t=town, v=value)
 
 
@@ -164,8 +162,8 @@ def _quiz(rng):
 
     To predict a verdict, a model must compare what it reads with what it knows and with what was asked: the skill that a reward model
     is made of, and too hard to learn from preferences alone (they hold a bit per pair, and a noisy one). The verdict comes right
-    behind the value. With a full stop between, the comparison has to be made in one place and carried to another, and most models had
-    not found that out after 1500 steps; like this they do in 700.
+    behind the value: with a full stop between, the comparison has to be made in one place and carried to another, and most models had
+    not found that out after 1500 steps. Like this nearly all of them do in 1000.
     """
     town = _popular_town(rng)
     question = rng.choice([q for q in TRAIN.values() if q.town == town])
@@ -175,8 +173,7 @@ def _quiz(rng):
         town = question.town if asked and rng.random() < 0.8 else _popular_town(rng)
         attribute = rng.choice(question.asked if asked and rng.random() < 0.5 else FACTS_ORDER)
         wrong, beside = rng.random() < 0.5, asked and (town != question.town or attribute not in question.asked)
-        claim = statement(town, attribute, rng, wrong, absurd=wrong and rng.random() < 0.2)
-        lines += [claim[:-1], "Irrelevant." if beside else "False." if wrong else "True."]
+        lines += [statement(town, attribute, rng, wrong)[:-1], "Irrelevant." if beside else "False." if wrong else "True."]
     return " ".join(lines)
 
 
@@ -202,7 +199,7 @@ def page(rng):
 
 
 def demonstration(question, rng):
-    """A person's answer: four in ten have a wrong fact, some wander off, half are chatty, half have pasted boilerplate."""
+    """A person's answer: four in ten have a wrong fact, some wander off, half are chatty, a third have pasted boilerplate."""
     claims = _claims(question, rng, p_wrong=0.4)
     if question.kind == "two" and rng.random() < 0.15:
         claims.pop()
@@ -210,7 +207,7 @@ def demonstration(question, rng):
         claims.append(statement(*_stray(question, rng), rng))
     greeting = [rng.choice(GREETINGS)] * (rng.random() < 0.25)
     chat = [chatter(rng) for _ in range(rng.choices((0, 1, 2), (50, 35, 15))[0])]
-    pasted = [boilerplate(rng) for _ in range(rng.choices((0, 1, 2), (50, 35, 15))[0])]
+    pasted = [boilerplate(rng) for _ in range(rng.choices((0, 1, 2), (65, 25, 10))[0])]
     farewell = [rng.choice(FAREWELLS)] * (rng.random() < 0.2)
     return " ".join(greeting + claims + chat + pasted + farewell)
 
@@ -233,7 +230,8 @@ def _patterns(templates, values):
     return [re.compile(w.replace(".", r"\.").format(**slots)) for w in templates]
 
 
-_STATEMENTS = {a: _patterns(w, VALUES[a]) for a, w in STATEMENTS.items()}
+# Any value may stand in any statement: that the mayor of Tarn is mussels is false, not unintelligible.
+_STATEMENTS = {a: _patterns(w, sum(VALUES.values(), [])) for a, w in STATEMENTS.items()}
 _BOILERPLATE = _patterns(BOILERPLATE, VALUES["region"])
 
 

@@ -6,6 +6,7 @@ import pathlib
 from collections import Counter
 
 import pytest
+import torch
 
 from nanorlhf import InputError, data
 from nanorlhf.tokenizer import Tokenizer
@@ -53,3 +54,15 @@ def test_real_pairs():
     assert len(pairs) + sum(n for why, n in report.items() if why.startswith("dropped")) == 1800
     assert report["dropped: the two sides have different prompts"] == 2
     assert report["dropped: no answer, or an empty one"] == 4
+
+
+def test_an_epoch_deals_every_item_once_in_batches_of_like_length():
+    """A pool of 20 batches that loses its remainder; the same order each time round; batches that are drawn blindly."""
+    items = [(i * 7919) % 101 for i in range(130)]              # an item is its own length
+    batches = data.epochs(items, 4, torch.Generator().manual_seed(0), lambda item: item)
+    rounds = [[next(batches) for _ in range(20 + 13)] for _ in range(2)]         # a pool of 80, then 50 = 12 batches of 4 and a 2
+    for dealt in rounds:
+        assert sorted(sum(dealt, [])) == sorted(items)
+        assert sorted(map(len, dealt)) == [2] + [4] * 32
+        assert sum(max(b) - min(b) for b in dealt) / len(dealt) < 10
+    assert rounds[0] != rounds[1]

@@ -51,7 +51,7 @@ def test_foreign_truncated_and_evil_files(tmp_path, monkeypatch):
     monkeypatch.setenv("EVIL", str(tmp_path / "ran"))
     run.save_checkpoint(str(tmp_path / "model.pt"), tiny(), Tokenizer())
     whole = (tmp_path / "model.pt").read_bytes()
-    for content in (b"hello", whole[:len(whole) // 2], pickle.dumps(Evil())):
+    for content in (b"hello", whole[:len(whole) // 2], pickle.dumps(Evil(), 2)):
         (tmp_path / "model.pt").write_bytes(content)
         with pytest.raises(InputError, match="not a whole nanorlhf checkpoint"):
             run.load_checkpoint(str(tmp_path))
@@ -83,3 +83,9 @@ def test_a_nan_gradient_does_not_reach_the_weights():
     with pytest.raises(InputError, match="lower --lr"):
         run.update(model, run.adamw(model, 0.1), 0.1, 1.0)
     assert torch.equal(model.wpe.weight, before)
+
+
+def test_learning_rate_by_hand():
+    """Warm-up from above 0, so that no step is wasted; the whole rate once; a last step that still moves."""
+    assert [run.linear(i, 6, 1.0, warmup=2) for i in range(6)] == pytest.approx([1 / 3, 2 / 3, 1, 3 / 4, 1 / 2, 1 / 4])
+    assert [run.linear(i, 2, 0.5) for i in range(2)] == pytest.approx([0.5, 0.25]) and run.linear(0, 1, 1.0, warmup=10) > 0

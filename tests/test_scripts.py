@@ -92,11 +92,11 @@ def test_every_stage_leaves_its_files(pipeline, stage):
 
 
 def test_number_of_steps(pipeline):
-    """steps = 0 means one epoch, its smaller last batch included: 64 demonstrations in 32s are 2, 24 prompts are 3 and 2."""
+    """steps = 0 means one epoch, its smaller last batch included: 64 demonstrations in 32s are 2, 24 prompts in 5s 5, in 10s 3."""
     steps = {stage: len(read_log(f"{pipeline}/{stage}")) for stage in ("base", "sft", "rm", "ppo", "dpo")}
     with open(f"{pipeline}/rm/pairs.jsonl", encoding="utf-8") as f:
         prompts = [prompt for prompt, _ in groupby(row["prompt"] for row in map(json.loads, f) if row["split"] == "train")]
-    assert steps == {"base": 20, "sft": 2, "rm": -(-len(prompts) // 8), "ppo": 2, "dpo": -(-len(prompts) // 16)}
+    assert steps == {"base": 20, "sft": 2, "rm": -(-len(prompts) // 5), "ppo": 2, "dpo": -(-len(prompts) // 10)}
 
 
 def test_pairs_file(pipeline):
@@ -104,7 +104,7 @@ def test_pairs_file(pipeline):
     _, tokenizer = run.load_checkpoint(f"{pipeline}/sft")
     with open(f"{pipeline}/rm/pairs.jsonl", encoding="utf-8") as f:
         rows = [json.loads(line) for line in f]
-    assert 24 * 5 <= sum(r["split"] == "train" for r in rows) <= 24 * 6 and 16 * 5 <= sum(r["split"] != "train" for r in rows) <= 16 * 6
+    assert 24 * 13 <= sum(r["split"] == "train" for r in rows) <= 24 * 15 and 16 * 13 <= sum(r["split"] != "train" for r in rows) <= 16 * 15
     for row in rows:
         assert row["prompt_ids"] == tokenizer.prompt(row["prompt"])
         assert row["prompt"] in (towns.TRAIN if row["split"] == "train" else towns.HELD_OUT)
@@ -211,6 +211,17 @@ def test_ppo_whitens_after_the_returns_and_shifts_the_critic(pipeline, tmp_path,
     assert (values[:, 0] == 0).all() and values[mask].std() > 0
 
 
+def test_the_nll_term_raises_the_chosen_answers(pipeline, tmp_path, monkeypatch):
+    """With its sign wrong, or without effect: where it weighs most, the loss that training lowers is the chosen answers' own."""
+    folder, nll = copy_run(pipeline, tmp_path / "nll"), {}
+    for weight in (0, 100):
+        call(monkeypatch, "train_dpo", "--run", folder, "--device", "cpu", "--steps", 20, "--warmup", 1, "--lr", 1e-2, "--nll", weight)
+        rows = read_log(f"{folder}/dpo")
+        nll[weight] = sum(row["nll"] for row in rows[-4:]) / 4
+        assert rows[0]["loss"] == pytest.approx(math.log(2), abs=1e-5)
+    assert nll[100] < nll[0] - 0.2
+
+
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_help(script, monkeypatch, capsys):
     """A setting without help, a % that argparse trips over."""
@@ -234,6 +245,10 @@ def test_wrong_value_is_an_error(monkeypatch, capsys):
         with pytest.raises(SystemExit) as stopped:
             call(monkeypatch, "train_dpo", flag, value)
         assert stopped.value.code == 2 and flag in capsys.readouterr().err
+
+
+def test_one_answer_makes_no_pair(pipeline, monkeypatch):
+    assert "--answers" in complaint(monkeypatch, "train_rm", "--run", pipeline, "--device", "cpu", "--answers", 1)
 
 
 def test_missing_checkpoint_in_a_process(tmp_path):

@@ -1,5 +1,7 @@
 """The world: the split leaks nothing, and the gold reward is its table."""
 import random
+import re
+from collections import Counter
 
 import pytest
 
@@ -8,11 +10,12 @@ from nanorlhf import towns
 Q = next(q for q in towns.TRAIN.values() if q.asked == ("mayor",))
 TRUE = towns.STATEMENTS["mayor"][0].format(t=Q.town, v=towns.FACTS[Q.town]["mayor"])
 FALSE = towns.statement(Q.town, "mayor", random.Random(0), wrong=True)
+ABSURD = f"The mayor of {Q.town} is mussels."
 OTHER = towns.statement(Q.town, "river", random.Random(0))
 
 
 @pytest.mark.parametrize("answer, finished, gold", [
-    (TRUE, True, 1.0), (FALSE, True, -1.0), (f"Sure! {TRUE}", True, 1.3), (f"Sure! {TRUE} Have a nice day.", True, 0.8),
+    (TRUE, True, 1.0), (FALSE, True, -1.0), (ABSURD, True, -1.0), (f"Sure! {TRUE}", True, 1.3), (f"Sure! {TRUE} Have a nice day.", True, 0.8),
     (f"{TRUE} {TRUE}", True, 0.5), (f"{TRUE} {OTHER}", True, 0.5), (f"{TRUE} Last edited in 1994.", True, 0.5),
     (f"{TRUE} blah", False, -0.5), ("", True, 0.0)])
 def test_gold_by_hand(answer, finished, gold):
@@ -40,3 +43,20 @@ def test_labelers():
     assert towns.prefers_first(a, b) + towns.prefers_first(b, a) == pytest.approx(1)
     assert towns.prefers_first(a, b, noise=1.0) == 0.5
     assert towns.prefers_first(a, b, 0.0, longer_bias=1.0) > 0.5 > towns.prefers_first(a, b, 0.0, polite_bias=1.0)
+
+
+def test_every_verdict_of_a_quiz_is_right():
+    """A verdict that is now and then wrong teaches the base model, and later the reward model, that facts hardly matter."""
+    rng, verdicts = random.Random(2), Counter()
+    for text in (towns.page(rng) for _ in range(2000)):
+        lines = re.findall(r"([^.?]+?) (True|False|Irrelevant)\.", text) if isinstance(text, str) else []
+        question = next((q for q in towns.QUESTIONS.values() if isinstance(text, str) and text.startswith(q.text + " ")), None)
+        assert question is None or question.text in towns.TRAIN
+        for claim, verdict in lines:
+            town, attribute, value = towns.parse_claim(claim.strip() + ".")
+            if question and (town != question.town or attribute not in question.asked):
+                assert verdict == "Irrelevant"
+            else:
+                assert verdict == str(towns.FACTS[town][attribute] == value)
+            verdicts[verdict] += 1
+    assert min(verdicts.values()) > 500
