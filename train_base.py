@@ -1,9 +1,9 @@
 """Pretraining: where the knowledge comes from. Next-token prediction on the pages of the made-up world.
 
     minimise  - mean_t log p(x_t | x_<t)            over all tokens of all pages (the NLL of any language-modelling chapter)
-    python train_base.py                            two minutes on two laptop cores
+    python train_base.py                            two and a half minutes on two laptop cores
 
-What to watch: `recall` stays at chance for 200 steps while the loss falls (the model learns how pages are written), then climbs to
+What to watch: `recall` stays at chance for 300 steps while the loss falls (the model learns how pages are written), then climbs to
 100%. Behind it `judged` leaves 50% and passes 90%: to tell a true claim from a false one the model must compare what it reads with what
 it recalls. Later stages teach manners, not facts: what is not learned here is not there to be aligned.
 Left out: gradient accumulation, several documents kept apart by an attention mask, data larger than memory.

@@ -36,13 +36,13 @@ class Config:
     n_head: int = 4                 # heads, with --init scratch
     n_embd: int = 128               # width, with --init scratch
     block_size: int = 96            # longest sequence, with --init scratch
-    beta: float = 0.2               # small: the policy may go far from the reference
+    beta: float = 0.3               # small: the policy may go far from the reference
     label_smoothing: float = 0.0    # share of labels believed to be the wrong way round: cDPO
     nll: float = 0.2                # weight of the chosen answers' cross-entropy per token; 0: plain DPO
     held_out: float = 0.1           # share of the prompts of --data kept to measure on
     batch_size: int = 10            # prompts an update, with all their pairs
     steps: int = 0                  # updates; 0: as many as one epoch takes
-    lr: float = 3e-4                # peak learning rate
+    lr: float = 4e-4                # peak learning rate
     warmup: int = 10                # steps from 0 to lr
     max_new_tokens: int = 64        # longest sampled answer
     log_every: int = 20             # steps between lines on the console

@@ -1,7 +1,7 @@
 """PPO: improve the policy by trial, graded by the reward model.
 
     maximise  E[ r(x, y) ] - beta KL( policy || ref )           InstructGPT, eq. 2 without the pretraining mix
-    python train_ppo.py                                         a minute and a half on two laptop cores
+    python train_ppo.py                                         a minute on two laptop cores
 
 Each step:  1. write answers   2. grade them   3. credit each token   4. improve policy and critic
 What to watch: score and gold rise together while kl stays a few nats. Score rising with gold falling is over-optimization: raise --beta.
@@ -26,7 +26,7 @@ class Config:
     init: str = ""                  # policy to start from; empty: <run>/sft
     ref: str = ""                   # model that the KL is measured against; empty: <run>/sft
     reward: str = ""                # reward model, from which the critic starts too; empty: <run>/rm
-    steps: int = 100                # rollout batches
+    steps: int = 75                 # rollout batches
     batch_size: int = 64            # prompts, with one answer each, in a rollout batch
     epochs: int = 2                 # passes over each rollout batch
     minibatches: int = 2            # updates per pass
@@ -44,7 +44,7 @@ class Config:
     critic_lr: float = 1e-3         # the critic's
     max_grad_norm: float = 1.0      # gradients are scaled down to this norm
     log_every: int = 10             # steps between lines on the console
-    sample_every: int = 50          # steps between samples
+    sample_every: int = 25          # steps between samples
 
 
 def token_rewards(scores, logp, ref_logp, mask, beta):

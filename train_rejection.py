@@ -1,7 +1,7 @@
 """Rejection sampling: answer each prompt many times, keep what the reward model likes, imitate that.
 
     for each prompt   y_1 .. y_K ~ sft;   keep argmax_j r(x, y_j)  (or the K best of all);   then SFT on what was kept
-    python train_rejection.py                                       a minute on two laptop cores
+    python train_rejection.py                                       forty seconds on two laptop cores
 
 Beside every selection stands a control of the same size, chosen at random: what the control gains is more training, not selection.
 It also draws the best-of-N curve: how proxy and gold grow when the best of N answers is taken, without any training.

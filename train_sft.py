@@ -4,8 +4,8 @@
     python train_sft.py                             15 seconds on two laptop cores
     python train_sft.py --run out/hh --data hh.jsonl.gz --tokenizer gpt2 --init scratch --block_size 512
 
-The demonstrations of the made-up world are people's: four in ten have a wrong fact, a quarter paste boilerplate. Imitation copies
-that too; what is worth imitating is the business of the later stages.
+The demonstrations of the made-up world are people's: nearly half have a wrong fact, most wander off, some paste boilerplate. Imitation
+copies that too; what is worth imitating is the business of the later stages.
 Left out: packing several conversations into a row, weights per source.
 """
 from dataclasses import dataclass

@@ -158,28 +158,27 @@ def _stray(question, rng):
 
 
 def _quiz(rng):
-    """Four claims and their verdicts, half of the time as answers to a question.
+    """Four claims, half of the time in answer to a question, and behind each whether it is true.
 
-    To predict a verdict, a model must compare what it reads with what it knows and with what was asked: the skill that a reward model
-    is made of, and too hard to learn from preferences alone (they hold a bit per pair, and a noisy one). The verdict comes right
-    behind the value: with a full stop between, the comparison has to be made in one place and carried to another, and most models had
-    not found that out after 1500 steps. Like this nearly all of them do in 1000.
+    To predict a verdict, a model must compare what it reads with what it knows: the skill that a reward model is made of, and too hard
+    to learn from preferences alone (they hold a bit per pair, and a noisy one). The verdict comes right behind the value: with a full
+    stop between, the comparison has to be made in one place and carried to another, and most models had not found that out after 1500
+    steps. Without the questions they judge claims as well, but the reward models made of them do not judge answers.
     """
     town = _popular_town(rng)
-    question = rng.choice([q for q in TRAIN.values() if q.town == town])
-    asked = rng.random() < 0.5
-    lines = [question.text] if asked else []
+    question = rng.choice([q for q in TRAIN.values() if q.town == town]) if rng.random() < 0.5 else None
+    lines = [question.text] if question else []
     for _ in range(4):
-        town = question.town if asked and rng.random() < 0.8 else _popular_town(rng)
-        attribute = rng.choice(question.asked if asked and rng.random() < 0.5 else FACTS_ORDER)
-        wrong, beside = rng.random() < 0.5, asked and (town != question.town or attribute not in question.asked)
-        lines += [statement(town, attribute, rng, wrong)[:-1], "Irrelevant." if beside else "False." if wrong else "True."]
+        town = question.town if question and rng.random() < 0.8 else _popular_town(rng)
+        attribute = rng.choice(question.asked if question and rng.random() < 0.5 else FACTS_ORDER)
+        wrong = rng.random() < 0.5
+        lines.append(f"{statement(town, attribute, rng, wrong)[:-1]} {not wrong}.")
     return " ".join(lines)
 
 
 def page(rng):
     """One page of the web: a quiz or an article (a str), or a forum thread (a list of chat messages)."""
-    kind = rng.choices(("quiz", "article", "thread"), (60, 5, 35))[0]
+    kind = rng.choices(("quiz", "article", "thread"), (60, 10, 30))[0]
     if kind == "quiz":
         return _quiz(rng)
     if kind == "article":
@@ -199,15 +198,15 @@ def page(rng):
 
 
 def demonstration(question, rng):
-    """A person's answer: four in ten have a wrong fact, some wander off, half are chatty, a third have pasted boilerplate."""
-    claims = _claims(question, rng, p_wrong=0.4)
+    """A person's answer: nearly half have a wrong fact, some wander off, most are chatty, one in eight has pasted boilerplate."""
+    claims = _claims(question, rng, p_wrong=0.45)
     if question.kind == "two" and rng.random() < 0.15:
         claims.pop()
     if rng.random() < 0.2:
         claims.append(statement(*_stray(question, rng), rng))
     greeting = [rng.choice(GREETINGS)] * (rng.random() < 0.25)
-    chat = [chatter(rng) for _ in range(rng.choices((0, 1, 2), (50, 35, 15))[0])]
-    pasted = [boilerplate(rng) for _ in range(rng.choices((0, 1, 2), (65, 25, 10))[0])]
+    chat = [chatter(rng) for _ in range(rng.choices((0, 1, 2), (40, 40, 20))[0])]
+    pasted = [boilerplate(rng) for _ in range(rng.choices((0, 1, 2), (87, 10, 3))[0])]
     farewell = [rng.choice(FAREWELLS)] * (rng.random() < 0.2)
     return " ".join(greeting + claims + chat + pasted + farewell)
 

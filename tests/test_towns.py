@@ -47,16 +47,12 @@ def test_labelers():
 
 def test_every_verdict_of_a_quiz_is_right():
     """A verdict that is now and then wrong teaches the base model, and later the reward model, that facts hardly matter."""
-    rng, verdicts = random.Random(2), Counter()
-    for text in (towns.page(rng) for _ in range(2000)):
-        lines = re.findall(r"([^.?]+?) (True|False|Irrelevant)\.", text) if isinstance(text, str) else []
-        question = next((q for q in towns.QUESTIONS.values() if isinstance(text, str) and text.startswith(q.text + " ")), None)
-        assert question is None or question.text in towns.TRAIN
-        for claim, verdict in lines:
+    rng, verdicts, asked = random.Random(2), Counter(), set()
+    for text in (page for page in (towns.page(rng) for _ in range(2000)) if isinstance(page, str)):
+        asked |= {text[:text.find("?") + 1]}
+        for claim, verdict in re.findall(r"([^.?]+?) (True|False)\.", text):
             town, attribute, value = towns.parse_claim(claim.strip() + ".")
-            if question and (town != question.town or attribute not in question.asked):
-                assert verdict == "Irrelevant"
-            else:
-                assert verdict == str(towns.FACTS[town][attribute] == value)
+            assert verdict == str(towns.FACTS[town][attribute] == value)
             verdicts[verdict] += 1
+    assert len(asked) > 50 and not asked & set(towns.HELD_OUT)
     assert min(verdicts.values()) > 500
