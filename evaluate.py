@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from nanorlhf import InputError, run, towns
-from nanorlhf.data import answer_batch
+from nanorlhf.data import map_answers
 from nanorlhf.rollout import generate_in_batches, score_answers
 
 MODELS = ("base", "sft", "rejection", "rejection_control", "ppo", "dpo")
@@ -30,12 +30,11 @@ def kl_per_answer(model, sft, prompts, responses, pad, device, batch_size=128):
 
     The same mean as k1 (log-prob differences of the sampled tokens), with far less noise.
     """
-    out = []
-    for i in range(0, len(prompts), batch_size):
-        ids, mask = answer_batch(prompts[i:i + batch_size], responses[i:i + batch_size], pad, device)
+    def kl(ids, mask):
         p, q = (m(ids)[:, :-1].float().log_softmax(-1) for m in (model, sft))                   # (B, T-1, V), about column t+1
-        out.append((((p.exp() * (p - q)).sum(-1)) * mask[:, 1:]).sum(1).cpu())
-    return torch.cat(out).numpy()
+        return ((p.exp() * (p - q)).sum(-1) * mask[:, 1:]).sum(1)
+
+    return map_answers(kl, prompts, responses, pad, device, batch_size).numpy()
 
 
 def bootstrap(values, pairs, rng, draws=2000):

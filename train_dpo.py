@@ -60,12 +60,18 @@ def dpo_loss(policy_chosen, policy_rejected, ref_chosen, ref_rejected, beta, lab
     return losses, chosen_rewards.detach(), rejected_rewards.detach()
 
 
-def answer_logprobs(model, pairs, pad, device):
-    """[Pair] -> (chosen (B,), rejected (B,)): each answer's log-probs, summed over its tokens, end token included."""
-    ids, mask, chosen, rejected = data.pair_batch(pairs, pad, device)                            # (N, T)
-    with run.autocast(device):
+def answer_logprobs(model, ids, mask):
+    """ids, mask (N, T) -> (N,): each answer's log-probs, summed over its tokens, end token included."""
+    with run.autocast(ids.device):
         logits = model(ids)
-    logp = (token_logprobs(logits, ids) * mask).sum(1)                                           # (N,)
+    return (token_logprobs(logits, ids) * mask).sum(1)
+
+
+@torch.no_grad()
+def pair_logprobs(model, pairs, pad, batch_size, device):
+    """[Pair] -> (chosen (B,), rejected (B,)) on the CPU: the log-probs of all their answers, batch_size answers at a time."""
+    prompts, answers, chosen, rejected = data.distinct_answers(pairs)
+    logp = data.map_answers(lambda ids, mask: answer_logprobs(model, ids, mask), prompts, answers, pad, device, batch_size)
     return logp[chosen], logp[rejected]
 
 
@@ -77,17 +83,15 @@ def cache_key(model, tokenizer, pairs):
     return digest.hexdigest()
 
 
-@torch.no_grad()
 def ref_logprobs(ref, tokenizer, pairs, path, batch_size, device):
-    """-> (chosen (N,), rejected (N,)) of the reference, on the CPU: computed once, kept in path, recomputed when anything changed."""
+    """pair_logprobs of the reference: computed once, kept in path, recomputed when anything changed."""
     key = cache_key(ref, tokenizer, pairs)
     if os.path.exists(path):
         cached = torch.load(path, weights_only=True)
         if cached["key"] == key:
             print(f"reference log-probs from {path}")
             return cached["chosen"], cached["rejected"]
-    parts = [answer_logprobs(ref, pairs[i:i + batch_size], tokenizer.pad, device) for i in range(0, len(pairs), batch_size)]
-    chosen, rejected = (torch.cat(side).cpu() for side in zip(*parts))
+    chosen, rejected = pair_logprobs(ref, pairs, tokenizer.pad, batch_size, device)
     run.write_atomically(path, lambda f: torch.save({"key": key, "chosen": chosen, "rejected": rejected}, f), "wb")
     return chosen, rejected
 
@@ -108,17 +112,10 @@ def main():
     train, held_out = data.split_pairs(pairs, cfg.held_out, run.rng(cfg.seed, "split"))
     ref = run.load_checkpoint(cfg.ref, device)[0] if cfg.ref else policy
     starts_at_ref = run.same_weights(policy, ref)
-    ref_chosen, ref_rejected = ref_logprobs(ref, tokenizer, train + held_out, f"{folder}/ref_logprobs.pt", 128, device)
+    at_once = 2 * cfg.batch_size                    # answers a forward: what training holds at least
+    ref_chosen, ref_rejected = ref_logprobs(ref, tokenizer, train + held_out, f"{folder}/ref_logprobs.pt", at_once, device)
     optimizer = run.adamw(policy, cfg.lr)
 
-    def batch_loss(rows):
-        """rows: indices into train + held_out -> (losses, policy_chosen, policy_rejected, margins), each (B,)."""
-        chosen, rejected = answer_logprobs(policy, [both[i] for i in rows], tokenizer.pad, device)
-        losses, chosen_rewards, rejected_rewards = dpo_loss(chosen, rejected, ref_chosen[rows].to(device), ref_rejected[rows].to(device),
-                                                            cfg.beta, cfg.label_smoothing)
-        return losses, chosen, rejected, chosen_rewards - rejected_rewards
-
-    both = train + held_out
     groups = data.by_prompt(range(len(train)), lambda i: train[i].prompt)
     steps = cfg.steps or -(-len(groups) // cfg.batch_size)
     print(f"dpo: {len(train)} pairs, {len(held_out)} held out, {steps} steps of {cfg.batch_size} prompts on {device.type}, beta {cfg.beta:g}")
@@ -130,8 +127,12 @@ def main():
     batches = data.epochs(groups, cfg.batch_size, run.generator(cfg.seed, "data order"), lambda group: max(train[i].length for i in group))
     for step in range(1, steps + 1):
         rows = [i for group in next(batches) for i in group]
-        losses, chosen, rejected, margins = batch_loss(rows)                                     # (B,) each
-        loss = losses.mean()
+        ids, mask, *sides = data.pair_batch([train[i] for i in rows], tokenizer.pad, device)     # (N, T)
+        logp = answer_logprobs(policy, ids, mask)                                                # (N,)
+        chosen, rejected = (logp[answers] for answers in sides)                                  # (B,) each: B pairs of N answers
+        losses, chosen_rewards, rejected_rewards = dpo_loss(chosen, rejected, ref_chosen[rows].to(device), ref_rejected[rows].to(device),
+                                                            cfg.beta, cfg.label_smoothing)
+        loss, margins = losses.mean(), chosen_rewards - rejected_rewards
         if step == 1 and starts_at_ref:
             check_first_loss(loss.item(), bound=1e-5 if device.type == "cpu" else 1e-2)
         nll = -(chosen / torch.tensor([len(train[i].chosen) for i in rows], device=device)).mean()
@@ -143,11 +144,11 @@ def main():
             rejected=(rejected.detach().cpu() - ref_rejected[rows]).mean().item(),
             _chosen_logprob=chosen.mean().item(), _rejected_logprob=rejected.mean().item(), _grad_norm=grad_norm, _lr=lr)
 
-    with torch.no_grad():
-        rows = range(len(train), len(both))
-        parts = [batch_loss(list(rows[i:i + 128])) for i in range(0, len(rows), 128)]
-    losses, _, _, margins = (torch.cat(part) for part in zip(*parts))
-    print(f"held-out pairs: loss {losses.mean():.3f}, accuracy of the implicit reward {(margins > 0).float().mean():.1%} on {len(losses)} pairs")
+    chosen, rejected = pair_logprobs(policy, held_out, tokenizer.pad, at_once, device)
+    losses, chosen_rewards, rejected_rewards = dpo_loss(chosen, rejected, ref_chosen[len(train):], ref_rejected[len(train):],
+                                                        cfg.beta, cfg.label_smoothing)
+    right = (chosen_rewards > rejected_rewards).float().mean()
+    print(f"held-out pairs: loss {losses.mean():.3f}, accuracy of the implicit reward {right:.1%} on {len(held_out)} pairs")
     run.save_checkpoint(f"{folder}/model.pt", policy, tokenizer)
     show("after dpo")
 

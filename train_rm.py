@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from nanorlhf import InputError, data, run, towns
 from nanorlhf.functional import last_token
 from nanorlhf.gpt import ScalarModel
-from nanorlhf.rollout import generate_in_batches
+from nanorlhf.rollout import generate_in_batches, score_answers
 
 
 @dataclass
@@ -99,15 +99,11 @@ def load(cfg, model, tokenizer, folder, device):
     return data.split_pairs(pairs, cfg.held_out, run.rng(cfg.seed, "split"))
 
 
-@torch.no_grad()
-def score_pairs(reward_model, pairs, pad, batch_size=128):
-    """[Pair] -> (chosen (N,), rejected (N,)): scores on the CPU. Pairs of a prompt stand together, so that an answer is scored once."""
-    device, parts = next(reward_model.parameters()).device, []
-    for i in range(0, len(pairs), batch_size):
-        ids, mask, *sides = data.pair_batch(pairs[i:i + batch_size], pad, device)               # (N, T)
-        scores = last_token(reward_model(ids), mask)                                            # (N,)
-        parts.append([scores[rows].cpu() for rows in sides])
-    return [torch.cat(side) for side in zip(*parts)]
+def score_pairs(reward_model, pairs, pad):
+    """[Pair] -> (chosen (B,), rejected (B,)): scores on the CPU."""
+    prompts, answers, chosen, rejected = data.distinct_answers(pairs)
+    scores = score_answers(reward_model, prompts, answers, pad)
+    return scores[chosen], scores[rejected]
 
 
 def accuracy_report(reward_model, pairs, pad):

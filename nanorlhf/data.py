@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 
 import torch
+from tqdm import tqdm
 
 from nanorlhf import InputError
 
@@ -231,18 +232,35 @@ def by_prompt(pairs, prompt_of=lambda p: p.prompt):
     return [list(group) for _, group in groupby(pairs, prompt_of)]
 
 
-def pair_batch(pairs, pad, device):
-    """[Pair] -> ids (N, T), mask (N, T) bool, chosen (B,), rejected (B,): the rows of ids that each pair compares.
+def distinct_answers(pairs):
+    """[Pair] -> prompts, answers (lists of N lists of ids), chosen, rejected (B indices each): which of the N every pair compares.
 
-    An answer that stands in several pairs is a single row: K answers to a prompt make K (K - 1) / 2 pairs for K rows of work.
+    An answer that stands in several pairs counts once: K answers to a prompt make K (K - 1) / 2 pairs for K answers' work.
     """
     rows = {}
     for p in pairs:
         for answer in (p.chosen, p.rejected):
             rows.setdefault((tuple(p.prompt), tuple(answer)), len(rows))
-    chosen, rejected = (torch.tensor([rows[tuple(p.prompt), tuple(getattr(p, side))] for p in pairs], device=device)
-                        for side in ("chosen", "rejected"))
-    return *answer_batch([list(p) for p, _ in rows], [list(a) for _, a in rows], pad, device), chosen, rejected
+    chosen, rejected = ([rows[tuple(p.prompt), tuple(getattr(p, side))] for p in pairs] for side in ("chosen", "rejected"))
+    return [list(p) for p, _ in rows], [list(a) for _, a in rows], chosen, rejected
+
+
+def pair_batch(pairs, pad, device):
+    """[Pair] -> ids (N, T), mask (N, T) bool, chosen (B,), rejected (B,): the rows of ids that each pair compares."""
+    prompts, answers, *sides = distinct_answers(pairs)
+    return *answer_batch(prompts, answers, pad, device), *(torch.tensor(rows, device=device) for rows in sides)
+
+
+def map_answers(f, prompts, responses, pad, device, batch_size=256):
+    """f(ids (B, T), mask (B, T)) -> (B,), over all N answers: (N,) float32 on the CPU, in the order given.
+
+    Long answers meet long ones: batches taken in the order given would be padded to twice their tokens.
+    """
+    order, out = sorted(range(len(prompts)), key=lambda i: len(prompts[i]) + len(responses[i])), torch.empty(len(prompts))
+    for i in tqdm(range(0, len(order), batch_size), desc="reading answers", leave=False, disable=None):   # a bar on a terminal only
+        rows = order[i:i + batch_size]
+        out[rows] = f(*answer_batch([prompts[j] for j in rows], [responses[j] for j in rows], pad, device)).float().cpu()
+    return out
 
 
 def epochs(items, batch_size, generator, length):

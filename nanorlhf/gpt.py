@@ -32,8 +32,8 @@ class KVCache:
 
     def __init__(self, cfg: GPTConfig, pads, max_len: int, dtype=torch.float32):
         shape = (cfg.n_layer, len(pads), cfg.n_head, max_len, cfg.n_embd // cfg.n_head)
-        self.k = torch.zeros(shape, dtype=dtype, device=pads.device)
-        self.v = torch.zeros(shape, dtype=dtype, device=pads.device)
+        self.k = torch.empty(shape, dtype=dtype, device=pads.device)
+        self.v = torch.empty(shape, dtype=dtype, device=pads.device)
         self.pads = pads
         self.length = 0
 
@@ -58,12 +58,9 @@ class KVCache:
 
     def keep(self, rows):
         """Go on with these rows only (int64 indices): finished answers stop costing anything."""
-        for name in ("k", "v"):
-            old = getattr(self, name)
-            new = old.new_empty((len(old), len(rows), *old.shape[2:]))
-            new[:, :, :, :self.length] = old[:, rows, :, :self.length]
-            setattr(self, name, new)
-        self.pads = self.pads[rows]
+        for stored in (self.k, self.v):
+            stored[:, :len(rows), :, :self.length] = stored[:, rows, :, :self.length]
+        self.k, self.v, self.pads = self.k[:, :len(rows)], self.v[:, :len(rows)], self.pads[rows]
 
 
 class Block(nn.Module):

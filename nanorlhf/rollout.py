@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 from nanorlhf import InputError
-from nanorlhf.data import answer_batch
+from nanorlhf.data import map_answers
 from nanorlhf.functional import last_token
 from nanorlhf.gpt import KVCache
 
@@ -133,8 +133,5 @@ def generate_in_batches(model, prompts, max_new_tokens, tokenizer, generator, ba
 @torch.no_grad()
 def score_answers(reward_model, prompts, responses, pad, batch_size=256):
     """Lists of N prompts and N responses (ids) -> (N,) scores on the CPU, in the reward model's units."""
-    device, scores = next(reward_model.parameters()).device, []
-    for i in range(0, len(prompts), batch_size):
-        ids, mask = answer_batch(prompts[i:i + batch_size], responses[i:i + batch_size], pad, device)
-        scores.append(last_token(reward_model(ids), mask).cpu())
-    return torch.cat(scores)
+    device = next(reward_model.parameters()).device
+    return map_answers(lambda ids, mask: last_token(reward_model(ids), mask), prompts, responses, pad, device, batch_size)

@@ -66,3 +66,17 @@ def test_an_epoch_deals_every_item_once_in_batches_of_like_length():
         assert sorted(map(len, dealt)) == [2] + [4] * 32
         assert sum(max(b) - min(b) for b in dealt) / len(dealt) < 10
     assert rounds[0] != rounds[1]
+
+
+def test_map_answers_keeps_the_order_given():
+    """Sorted by length on the way in and not put back on the way out: every score at another answer."""
+    prompts, responses = [[1], [2, 2, 2], [3], [4, 4], [5]], [[9, 9, 9], [8], [7], [6, 6, 6, 6], [5, 5]]
+    widths = []
+
+    def first_id_and_length(ids, mask):
+        widths.append(ids.shape[1])
+        return ids[:, 0] * 10 + mask.sum(1)
+
+    got = data.map_answers(first_id_and_length, prompts, responses, 0, torch.device("cpu"), batch_size=2)
+    assert got.tolist() == [13, 21, 31, 44, 52]
+    assert widths == [3, 4, 6]          # short with short: in the order given they would be 4, 6, 3

@@ -8,7 +8,7 @@ import train_dpo
 from nanorlhf.data import Pair
 from nanorlhf.gpt import GPT, GPTConfig
 from nanorlhf.tokenizer import Tokenizer
-from train_dpo import answer_logprobs, check_first_loss, dpo_loss, ref_logprobs
+from train_dpo import check_first_loss, dpo_loss, pair_logprobs, ref_logprobs
 
 CPU = torch.device("cpu")
 TOKENIZER = Tokenizer()
@@ -95,10 +95,10 @@ def test_rewards_are_detached():
 
 
 @torch.no_grad()
-def test_answer_logprobs_equals_one_row_at_a_time():
-    """Prompt tokens, pads or the token after counted in; the end token left out; a mean for the sum; the sides mixed up."""
+def test_pair_logprobs_equal_one_row_at_a_time():
+    """Prompt tokens, pads or the token after counted in; the end token left out; a mean for the sum; the sides or the batches mixed up."""
     model = tiny()
-    chosen, rejected = answer_logprobs(model, pairs(), TOKENIZER.pad, CPU)
+    chosen, rejected = pair_logprobs(model, pairs(), TOKENIZER.pad, 2, CPU)
     for i, p in enumerate(pairs()):
         for got, answer in ((chosen[i], p.chosen), (rejected[i], p.rejected)):
             logp = model(torch.tensor([p.prompt + answer]))[0].log_softmax(-1)
@@ -111,13 +111,13 @@ def refuse(*_):
 
 
 def test_reference_logprobs_are_read_back(tmp_path, monkeypatch):
-    """Computed twice, or read in another order than written. Batches of 2 leave a smaller last one."""
+    """Computed twice, or read in another order than written."""
     path = str(tmp_path / "dpo" / "ref_logprobs.pt")
     ref = tiny()
     first = ref_logprobs(ref, TOKENIZER, pairs(), path, 2, CPU)
     with torch.no_grad():
-        direct = answer_logprobs(ref, pairs(), TOKENIZER.pad, CPU)
-    monkeypatch.setattr(train_dpo, "answer_logprobs", refuse)
+        direct = pair_logprobs(ref, pairs(), TOKENIZER.pad, 2, CPU)
+    monkeypatch.setattr(train_dpo, "pair_logprobs", refuse)
     second = ref_logprobs(ref, TOKENIZER, pairs(), path, 2, CPU)
     for a, b, c in zip(first, second, direct):
         assert a.shape == (3,) and torch.equal(a, b)
@@ -142,9 +142,9 @@ def test_a_stale_cache_is_not_used(change, tmp_path, monkeypatch):
     after = ref_logprobs(ref, TOKENIZER, rows, path, 2, CPU)
     assert not all(torch.equal(a, b) for a, b in zip(before, after))
     with torch.no_grad():
-        for a, b in zip(after, answer_logprobs(ref, rows, TOKENIZER.pad, CPU)):
+        for a, b in zip(after, pair_logprobs(ref, rows, TOKENIZER.pad, 2, CPU)):
             torch.testing.assert_close(a, b, rtol=0, atol=1e-4)
-    monkeypatch.setattr(train_dpo, "answer_logprobs", refuse)
+    monkeypatch.setattr(train_dpo, "pair_logprobs", refuse)
     ref_logprobs(ref, TOKENIZER, rows, path, 2, CPU)           # and the new ones were kept
 
 
@@ -155,7 +155,7 @@ def test_first_loss_is_checked():
     assert torch.equal(policy.wte.weight, ref.wte.weight)
 
     def first_loss():
-        return dpo_loss(*answer_logprobs(policy, pairs(), TOKENIZER.pad, CPU), *answer_logprobs(ref, pairs(), TOKENIZER.pad, CPU),
+        return dpo_loss(*pair_logprobs(policy, pairs(), TOKENIZER.pad, 2, CPU), *pair_logprobs(ref, pairs(), TOKENIZER.pad, 2, CPU),
                         beta=0.1)[0].mean().item()
 
     check_first_loss(first_loss(), 1e-5)

@@ -100,10 +100,10 @@ def test_pair_batch_points_each_pair_at_its_answers():
 
 
 def test_pairs_are_scored_as_their_answers_alone():
-    """Chunks put together in another order, sides mixed up: the accuracy would be that of other pairs."""
+    """Sides mixed up, or a shared answer's score given to another: the accuracy would be that of other pairs."""
     model = ScalarModel(GPT(GPTConfig(13, 24, 1, 2, 16), torch.Generator().manual_seed(0)), torch.Generator().manual_seed(1))
     pairs = [Pair([1], [2, 3], [4]), Pair([1], [4], [6]), Pair([5, 6], [7], [8, 9]), Pair([5, 6], [3], [7]), Pair([5], [4], [2, 3, 8])]
-    for got, side in zip(score_pairs(model, pairs, 0, batch_size=2), ("chosen", "rejected")):
+    for got, side in zip(score_pairs(model, pairs, 0), ("chosen", "rejected")):
         alone = score_answers(model, [p.prompt for p in pairs], [getattr(p, side) for p in pairs], 0)
         assert alone.std() > 1e-2
         torch.testing.assert_close(got, alone, rtol=0, atol=1e-5)
