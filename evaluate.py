@@ -5,7 +5,7 @@
 gold          mean gold reward, the only judge that counts     win_rate_vs_sft   against another draw from sft, ties count half
 kl_to_sft     KL(model || sft), nats per answer                proxy             mean reward-model score
 right_facts_open   right facts per answer to an open question  the rest          shares of answers, and mean length in tokens
-Intervals are bootstrapped over distinct (town, question) pairs: 512 prompts repeat 121 of them, and repeats are not new evidence.
+Intervals are bootstrapped over distinct (town, question) pairs: 512 prompts repeat some 115 of them, and repeats are not new evidence.
 """
 import argparse
 import json

@@ -26,7 +26,7 @@ class Config:
     device: Literal["auto", "cpu", "cuda"] = "auto"     # auto takes a CUDA GPU where there is one
     n_layer: int = 4                # two layers recall facts as well, but a reward model built on them checks claims badly
     n_head: int = 4                 # attention heads
-    n_embd: int = 128               # width
+    n_embd: int = 112               # width
     block_size: int = 96            # longest sequence: a question (12 tokens) and an answer (64) fit
     pages: int = 30000              # how many to write: some 45 tokens each
     steps: int = 1500               # recall is there at 800; telling true from false takes the rest

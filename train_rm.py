@@ -34,7 +34,7 @@ class Config:
     tokenizer: Literal["towns", "gpt2"] = "towns"       # with --init scratch; a checkpoint brings its own
     n_layer: int = 4                # layers, with --init scratch
     n_head: int = 4                 # heads, with --init scratch
-    n_embd: int = 128               # width, with --init scratch
+    n_embd: int = 112               # width, with --init scratch
     block_size: int = 96            # longest sequence, with --init scratch
     prompts: int = 4000             # training prompts to sample answers to, without --data
     answers: int = 6                # answers to each: 6 make 15 pairs

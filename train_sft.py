@@ -28,7 +28,7 @@ class Config:
     tokenizer: Literal["towns", "gpt2"] = "towns"       # with --init scratch; a checkpoint brings its own
     n_layer: int = 4                # layers, with --init scratch
     n_head: int = 4                 # heads, with --init scratch
-    n_embd: int = 128               # width, with --init scratch
+    n_embd: int = 112               # width, with --init scratch
     block_size: int = 96            # longest sequence, with --init scratch
     demonstrations: int = 4800      # how many people's answers to write, without --data
     held_out: float = 0.05          # share of the prompts of --data kept to measure the loss on

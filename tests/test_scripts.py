@@ -296,24 +296,24 @@ def preferences(n=10):
     return [{"prompt": f"What is {i} and {i}?", "chosen": f"It is {2 * i}.", "rejected": "Who knows?"} for i in range(n)]
 
 
-def from_file(monkeypatch, tmp_path, script, path, *args):
+def from_file(tmp_path, script, path, *args):
     return script, "--run", tmp_path / "own", "--data", path, *SCRATCH, *args
 
 
 def test_malformed_line_names_file_and_line(tmp_path, monkeypatch):
     path = tmp_path / "bad.jsonl"
     path.write_text('{"prompt": "a", "completion": "b"}\n{"prompt": "a", \n')
-    assert f"{path}:2: not JSON" in complaint(monkeypatch, *from_file(monkeypatch, tmp_path, "train_sft", path))
+    assert f"{path}:2: not JSON" in complaint(monkeypatch, *from_file(tmp_path, "train_sft", path))
     path.write_text('{"chosen": "a", "rejected": "b"}\n')
-    assert f"{path}:1: " in complaint(monkeypatch, *from_file(monkeypatch, tmp_path, "train_rm", path))
+    assert f"{path}:1: " in complaint(monkeypatch, *from_file(tmp_path, "train_rm", path))
 
 
 def test_empty_or_missing_file(tmp_path, monkeypatch):
     path = tmp_path / "empty.jsonl"
     for script in ("train_sft", "train_dpo"):
         path.write_text("")
-        assert f"{path}: the file is empty" in complaint(monkeypatch, *from_file(monkeypatch, tmp_path, script, path))
-        assert "no such file" in complaint(monkeypatch, *from_file(monkeypatch, tmp_path, script, tmp_path / "none.jsonl"))
+        assert f"{path}: the file is empty" in complaint(monkeypatch, *from_file(tmp_path, script, path))
+        assert "no such file" in complaint(monkeypatch, *from_file(tmp_path, script, tmp_path / "none.jsonl"))
 
 
 def test_an_example_longer_than_the_block(tmp_path, monkeypatch, capsys):
@@ -321,23 +321,23 @@ def test_an_example_longer_than_the_block(tmp_path, monkeypatch, capsys):
     long = {"prompt": "Who?", "completion": "The mayor of Marlow is Ada. " * 9}
     small = ("--block_size", 16, "--max_new_tokens", 4)
     path = write(tmp_path / "long.jsonl", [long])
-    said = complaint(monkeypatch, *from_file(monkeypatch, tmp_path, "train_sft", path, *small))
+    said = complaint(monkeypatch, *from_file(tmp_path, "train_sft", path, *small))
     assert f"{path}: no example is left for a block of 16 tokens" in said and "longer than the block (1)" in said
     path = write(tmp_path / "mixed.jsonl", [long] + [{"prompt": f"Who {c}?", "completion": "Ada."} for c in "abcdefgh"])
-    call(monkeypatch, *from_file(monkeypatch, tmp_path, "train_sft", path, *small))
+    call(monkeypatch, *from_file(tmp_path, "train_sft", path, *small))
     assert "8 conversations; dropped: the answer alone is longer than the block: 1" in capsys.readouterr().out
 
 
 def test_max_new_tokens_that_leave_no_room(tmp_path, monkeypatch):
     path = write(tmp_path / "data.jsonl", conversations())
-    said = complaint(monkeypatch, *from_file(monkeypatch, tmp_path, "train_sft", path, "--block_size", 16, "--max_new_tokens", 64))
+    said = complaint(monkeypatch, *from_file(tmp_path, "train_sft", path, "--block_size", 16, "--max_new_tokens", 64))
     assert "--max_new_tokens 64 leaves no room" in said
 
 
 @pytest.mark.parametrize("script, rows", [("train_sft", conversations()), ("train_rm", preferences()), ("train_dpo", preferences())])
 def test_training_on_a_file(script, rows, tmp_path, monkeypatch):
     """A stage that asks for the made-up world, or for a checkpoint, where --data and --init scratch say it all."""
-    call(monkeypatch, *from_file(monkeypatch, tmp_path, script, write(tmp_path / "data.jsonl", rows)))
+    call(monkeypatch, *from_file(tmp_path, script, write(tmp_path / "data.jsonl", rows)))
     folder = tmp_path / "own" / script.removeprefix("train_")
     log = read_log(folder)
     assert [row["step"] for row in log] == [1, 2] and all(math.isfinite(row["loss"]) for row in log)
@@ -351,7 +351,7 @@ def test_training_on_a_file(script, rows, tmp_path, monkeypatch):
 def test_gpt2_tokenizer_offline_is_one_sentence(tmp_path):
     """tiktoken's forty-line traceback of a failed download."""
     nowhere = {name: "http://127.0.0.1:9" for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")}
-    done = launch("train_sft", *from_file(None, tmp_path, "train_sft", write(tmp_path / "data.jsonl", conversations()))[1:],
+    done = launch("train_sft", *from_file(tmp_path, "train_sft", write(tmp_path / "data.jsonl", conversations()))[1:],
                   "--tokenizer", "gpt2",
                   env={"TIKTOKEN_CACHE_DIR": str(tmp_path / "no_cache"), "NO_PROXY": "", "no_proxy": "", **nowhere})
     assert done.returncode == 1
