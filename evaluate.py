@@ -2,7 +2,7 @@
 
     python evaluate.py out/towns                            half a minute on two laptop cores; writes out/towns/results.json
 
-gold          mean gold reward, the only judge that counts     win_rate_vs_sft   against another draw from sft, ties count half
+gold          mean gold reward, the only judge that counts     win_rate_vs_sft   against other draws from sft, ties count half
 kl_to_sft     KL(model || sft), nats per answer                proxy             mean reward-model score
 right_facts_open   right facts per answer to an open question  the rest          shares of answers, and mean length in tokens
 Intervals are bootstrapped over distinct (town, question) pairs: 512 prompts repeat some 115 of them, and repeats are not new evidence.
@@ -22,6 +22,7 @@ from nanorlhf.rollout import generate_in_batches, score_answers
 MODELS = ("base", "sft", "rejection", "rejection_control", "ppo", "dpo")
 SHARES = {"wrong_fact_rate": "wrong", "boilerplate_rate": "boilerplate"}
 BEST_OF = 16
+RIVALS = 4      # sft answers to each prompt to win against: with one, the draw alone moves every win rate by 0.02
 
 
 @torch.no_grad()
@@ -47,15 +48,16 @@ def bootstrap(values, pairs, rng, draws=2000):
 
 
 def judge(questions, texts, finished, ids, rival_gold):
-    """The figures of one model that need only its answers: means over prompts, and intervals over pairs."""
+    """The figures of one model that need only its answers: means over N prompts, and intervals over pairs. rival_gold: (R, N)."""
     grades = [towns.grade(q, t, f) for q, t, f in zip(questions, texts, finished)]
     gold = np.array([g["gold"] for g in grades])
-    wins, ties = gold > rival_gold + 1e-9, np.abs(gold - rival_gold) <= 1e-9
+    wins, ties = gold > rival_gold + 1e-9, np.abs(gold - rival_gold) <= 1e-9                     # (R, N)
+    win_rate = (wins + ties / 2).mean(0)                                                        # (N,)
     pairs, rng = [q.pair for q in questions], np.random.default_rng(0)
     is_open = np.array([q.kind == "open" for q in questions])
     right = np.array([g["right"] for g in grades])[is_open]
     return {"gold": float(gold.mean()), "gold_ci95": bootstrap(gold, pairs, rng),
-            "win_rate_vs_sft": float((wins + ties / 2).mean()), "win_rate_ci95": bootstrap(wins + ties / 2, pairs, rng),
+            "win_rate_vs_sft": float(win_rate.mean()), "win_rate_ci95": bootstrap(win_rate, pairs, rng),
             "win_tie_loss": [int(wins.sum()), int(ties.sum()), int((~wins & ~ties).sum())],
             "tokens": float(np.mean([len(i) for i in ids])), "finished": float(np.mean(finished)),
             **{name: float(np.mean([g[part] > 0 for g in grades])) for name, part in SHARES.items()},
@@ -90,7 +92,7 @@ def main():
     device = run.pick_device(args.device)
 
     sft, tokenizer = run.load_checkpoint(f"{args.run}/sft", device)
-    reward_model, _ = run.load_checkpoint(f"{args.run}/rm", device, kind="scalar")
+    reward_model, _ = run.load_checkpoint(f"{args.run}/rm", device, kind="scalar", like=tokenizer)
     questions = towns.sample_questions(args.prompts, run.rng(args.seed, "evaluation prompts"), towns.HELD_OUT)
     prompts = [tokenizer.prompt(q.text) for q in questions]
 
@@ -98,16 +100,16 @@ def main():
         return generate_in_batches(model, prompts, args.max_new_tokens, tokenizer,
                                    run.generator(args.seed, f"evaluate {name}", device), progress=name)
 
-    _, texts, finished = answer(sft, "rival", prompts)
-    rival = np.array([towns.grade(q, t, f)["gold"] for q, t, f in zip(questions, texts, finished)])
-    best = float(np.mean([gold >= towns.best_gold(q) - 1e-9 for q, gold in zip(questions, rival)]))
+    _, texts, finished = answer(sft, "rivals", prompts * RIVALS)
+    rival = np.array([towns.grade(q, t, f)["gold"] for q, t, f in zip(questions * RIVALS, texts, finished)]).reshape(RIVALS, -1)
+    best = float((rival >= np.array([towns.best_gold(q) for q in questions]) - 1e-9).mean())
 
     models, shown = {}, {}
     for name in MODELS:
         if not os.path.exists(f"{args.run}/{name}/model.pt"):
             print(f"no {name} in {args.run}: left out")
             continue
-        model, _ = run.load_checkpoint(f"{args.run}/{name}", device)
+        model, _ = run.load_checkpoint(f"{args.run}/{name}", device, like=tokenizer)
         ids, texts, finished = answer(model, name, prompts)
         models[name] = judge(questions, texts, finished, ids, rival)
         models[name]["kl_to_sft"] = float(kl_per_answer(model, sft, prompts, ids, tokenizer.pad, device).mean())

@@ -19,7 +19,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 
-from nanorlhf import data, run
+from nanorlhf import InputError, data, run
 from nanorlhf.functional import token_logprobs
 
 
@@ -107,10 +107,13 @@ def main():
     device = run.pick_device(cfg.device)
     folder = f"{cfg.run}/dpo"
     policy, tokenizer = run.start_model(cfg, f"{cfg.run}/sft", device)
-    pairs, report = data.load_pairs(cfg.data or f"{cfg.run}/rm/pairs.jsonl", tokenizer, policy.cfg.block_size)
-    print(f"{len(pairs)} pairs; " + ("; ".join(f"{why}: {n}" for why, n in report.items()) or "none dropped"))
+    path = cfg.data or f"{cfg.run}/rm/pairs.jsonl"
+    if not cfg.data and not os.path.exists(path):
+        raise InputError(f"{path} does not exist; make it first: python train_rm.py --run {cfg.run}")
+    pairs, report = data.load_pairs(path, tokenizer, policy.cfg.block_size)
+    print(f"{path}: {len(pairs)} pairs; " + ("; ".join(f"{why}: {n}" for why, n in report.items()) or "none dropped"))
     train, held_out = data.split_pairs(pairs, cfg.held_out, run.rng(cfg.seed, "split"))
-    ref = run.load_checkpoint(cfg.ref, device)[0] if cfg.ref else policy
+    ref = run.load_checkpoint(cfg.ref, device, like=tokenizer)[0] if cfg.ref else policy
     starts_at_ref = run.same_weights(policy, ref)
     at_once = 2 * cfg.batch_size                    # answers a forward: what training holds at least
     ref_chosen, ref_rejected = ref_logprobs(ref, tokenizer, train + held_out, f"{folder}/ref_logprobs.pt", at_once, device)

@@ -13,7 +13,7 @@ from typing import Literal
 
 import torch
 
-from nanorlhf import run, towns
+from nanorlhf import InputError, run, towns
 from nanorlhf.functional import entropy, kl_estimate, last_token, masked_mean, shift_right, token_logprobs, whiten
 from nanorlhf.rollout import answer_texts, generate
 
@@ -115,8 +115,8 @@ def check_rollout(recorded, recomputed, mask, autocast):
         "top-k or top-p while sampling; positions that count left padding; padding that is attended to; dropout left on")
 
 
-def check_ratio(error):
-    assert error < 1e-4, (
+def check_ratio(error, bound=1e-4):
+    assert error < bound, (
         f"before the first update the ratio new/old is off 1 by {error:.2g}. Likely causes: old log-probs at another temperature "
         "or from another path (sampling, autocast), rows shuffled against their log-probs, dropout left on, an update made too early")
 
@@ -129,11 +129,13 @@ def check_kl(kl):
 
 def main():
     cfg = run.parse(Config, __doc__)
+    if cfg.temperature == 0:
+        raise InputError("--temperature 0 always gives the same answer; PPO learns from the difference between answers")
     device = run.pick_device(cfg.device)
     folder = f"{cfg.run}/ppo"
     policy, tokenizer = run.load_checkpoint(cfg.init or f"{cfg.run}/sft", device)
-    ref, _ = run.load_checkpoint(cfg.ref or f"{cfg.run}/sft", device)
-    reward_model, _ = run.load_checkpoint(cfg.reward or f"{cfg.run}/rm", device, kind="scalar")
+    ref, _ = run.load_checkpoint(cfg.ref or f"{cfg.run}/sft", device, like=tokenizer)
+    reward_model, _ = run.load_checkpoint(cfg.reward or f"{cfg.run}/rm", device, kind="scalar", like=tokenizer)
     critic = copy.deepcopy(reward_model)            # it knows already what the end will be worth; it has to learn to see it coming
     policy_optimizer, critic_optimizer = run.adamw(policy, cfg.lr), run.adamw(critic, cfg.critic_lr)
     starts_at_ref = run.same_weights(policy, ref)
@@ -187,8 +189,8 @@ def main():
             for rows in torch.randperm(cfg.batch_size, generator=shuffling).to(device).chunk(cfg.minibatches):
                 logp, _ = logprobs_of(policy, ids[rows])
                 loss, stats = policy_loss(logp, old_logp[rows], advantages[rows], mask[rows], cfg.clip)
-                if step == 1 and not updates and device.type == "cpu":
-                    check_ratio(stats["ratio_error"])
+                if step == 1 and not updates:
+                    check_ratio(stats["ratio_error"], bound=1e-4 if device.type == "cpu" else 0.2)     # bf16 rounds by batch shape
                 loss.backward()
                 stats["grad_norm"] = run.update(policy, policy_optimizer, cfg.lr, cfg.max_grad_norm)
                 v_loss, v_stats = value_loss(values_of(ids[rows]), old_values[rows], returns[rows], mask[rows], cfg.value_clip)

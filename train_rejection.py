@@ -125,7 +125,7 @@ def main():
     device = run.pick_device(cfg.device)
     folder, init = f"{cfg.run}/rejection", cfg.init or f"{cfg.run}/sft"
     model, tokenizer = run.load_checkpoint(init, device)
-    reward_model, _ = run.load_checkpoint(cfg.reward or f"{cfg.run}/rm", device, kind="scalar")
+    reward_model, _ = run.load_checkpoint(cfg.reward or f"{cfg.run}/rm", device, kind="scalar", like=tokenizer)
 
     # 1. write K answers to each prompt   2. grade them
     questions = towns.sample_questions(cfg.prompts, run.rng(cfg.seed, "rejection prompts"))

@@ -10,6 +10,7 @@ as InstructGPT found best. They are kept in <run>/rm/pairs.jsonl, and train_dpo.
 Left out: margins, several epochs (a second one fits the labelers' mistakes).
 """
 import json
+import math
 import random
 from dataclasses import dataclass
 from itertools import combinations
@@ -111,18 +112,31 @@ def accuracy_report(reward_model, pairs, pad):
     chosen, rejected = score_pairs(reward_model, pairs, pad)
     margins = (chosen - rejected).tolist()
     longer = [(len(p.chosen) > len(p.rejected)) + 0.5 * (len(p.chosen) == len(p.rejected)) for p in pairs]
-    report = {"accuracy": mean([m > 0 for m in margins]), "longer_wins": mean(longer), "pairs": len(pairs)}
+    report = {"pairs": len(pairs), "accuracy": mean([m > 0 for m in margins]), "longer_wins": mean(longer)}
     if "certainty" in pairs[0].row:
         gaps = [p.row["chosen_gold"] - p.row["rejected_gold"] for p in pairs]
         report["noise_ceiling"] = mean([p.row["certainty"] for p in pairs])
         report["gold_order"] = mean([(m > 0) == (g > 0) for m, g in zip(margins, gaps) if g])
-    # of the pairs on which it claims to be this sure, how often is it right?
-    sure = [(1 / (1 + 2.718281828 ** -abs(m)), m > 0) for m in margins]
-    for low in (0.5, 0.7, 0.9):
-        inside = [(p, hit) for p, hit in sure if low <= p < low + 0.2 or low == 0.9 and p >= 0.9]
-        if inside:
-            report[f"sure_{low}"] = [round(mean([x[k] for x in inside]), 3) for k in (0, 1)] + [len(inside)]
+    sure = [(1 / (1 + math.exp(-abs(m))), m > 0) for m in margins]
+    report["calibration"] = []
+    for low, high in ((0.5, 0.7), (0.7, 0.9), (0.9, 1.01)):
+        claims = [claim for claim, _ in sure if low <= claim < high]
+        hits = [hit for claim, hit in sure if low <= claim < high]
+        if hits:
+            report["calibration"].append({"pairs": len(hits), "claimed": mean(claims), "right": mean(hits)})
     return report
+
+
+def print_report(report):
+    meaning = {"accuracy": "the chosen answer has the higher score; a tie is a miss",
+               "noise_ceiling": "the most that anyone can reach: the labels are noisy",
+               "longer_wins": "reached by preferring the longer answer",
+               "gold_order": "the truly better answer has the higher score, whatever the label says"}
+    print(f"on {report['pairs']} held-out pairs")
+    for name in [name for name in meaning if name in report]:
+        print(f"  {name:14} {report[name]:6.1%}   {meaning[name]}")
+    for part in report["calibration"]:
+        print(f"  where it is {part['claimed']:.0%} sure it is right in {part['right']:.0%} of {part['pairs']} pairs")
 
 
 def mean(xs):
@@ -166,7 +180,7 @@ def main():
     report = accuracy_report(reward_model, held_out, tokenizer.pad) | {"score_std": both.std().item()}
     run.save_checkpoint(f"{folder}/model.pt", reward_model, tokenizer)
     run.write_atomically(f"{folder}/report.json", lambda f: json.dump(report, f, indent=1))
-    print("\n".join(f"  {name:14} {value if not isinstance(value, float) else round(value, 3)}" for name, value in report.items()))
+    print_report(report)
 
 
 if __name__ == "__main__":

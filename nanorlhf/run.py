@@ -9,6 +9,7 @@ import os
 import random
 import re
 import sys
+import time
 import typing
 
 import torch
@@ -24,7 +25,7 @@ from nanorlhf.tokenizer import Tokenizer
 def parse(Config, doc, argv=None):
     """A dataclass -> command line -> an instance. Each field's comment is its help text; Literal types become choices.
 
-    A number must be positive where its default is, and at least 0 elsewhere.
+    Numbers are finite and not negative; an integer whose default is not 0 must not be 0 either (a batch, a count, a length).
     """
     comments = dict(re.findall(r"^ +(\w+):[^\n#]*# *(.*)$", inspect.getsource(Config), re.MULTILINE))
     parser = argparse.ArgumentParser(description=doc, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -40,8 +41,11 @@ def parse(Config, doc, argv=None):
     cfg = Config(**vars(parser.parse_args(argv)))
     for f in dataclasses.fields(Config):
         value = getattr(cfg, f.name)
-        if f.type in (int, float) and not (value > 0 or value == 0 and (f.default == 0 or f.type is float)):
-            parser.error(f"argument --{f.name}: {value} is not {'positive' if f.default and f.type is int else 'a number from 0 on'}")
+        least = 1 if f.default else 0
+        if f.type is int and value < least:
+            parser.error(f"argument --{f.name}: {value} is less than {least}")
+        if f.type is float and not 0 <= value < math.inf:
+            parser.error(f"argument --{f.name}: {value} is not a number from 0 on")
     return cfg
 
 
@@ -126,8 +130,11 @@ def save_checkpoint(path, model, tokenizer):
     write_atomically(path, lambda f: torch.save(state, f), "wb")
 
 
-def load_checkpoint(path, device="cpu", kind="gpt"):
-    """path: a model.pt or the folder it is in -> (model in eval mode, tokenizer). kind: "gpt" or "scalar"."""
+def load_checkpoint(path, device="cpu", kind="gpt", like=None):
+    """path: a model.pt or the folder it is in -> (model in eval mode, tokenizer). kind: "gpt" or "scalar".
+
+    like: the tokenizer that its ids must share. A reward model with another vocabulary would read other words, silently.
+    """
     file = path if path.endswith(".pt") else os.path.join(path, "model.pt")
     if not os.path.exists(file):
         folder = os.path.dirname(file)
@@ -149,6 +156,9 @@ def load_checkpoint(path, device="cpu", kind="gpt"):
     if state["kind"] != kind:
         names = {"gpt": "a language model", "scalar": "a reward model"}
         raise InputError(f"{file} holds {names[state['kind']]}; {names[kind]} is needed here")
+    if like and tokenizer.state() != like.state():
+        raise InputError(f"{file} has another vocabulary ({tokenizer.name}, {tokenizer.vocab_size} tokens) than the model it is to "
+                         f"work with ({like.name}, {like.vocab_size}); both must come from one run")
     return model.to(device).eval(), tokenizer
 
 
@@ -168,20 +178,28 @@ def same_weights(a, b):
 
 
 class Log:
-    """<run>/<stage>/: config.json once, one row a step in log.jsonl and, every `every` steps, the same keys on the console."""
+    """<run>/<stage>/: config.json once, one row a step in log.jsonl and, every `every` steps, the same keys and the seconds a step
+    took on the console.
+
+    A stage that is run again starts its log and its samples anew; its old model.pt stays until there is a new one.
+    """
 
     def __init__(self, folder, cfg, steps, every):
         self.steps, self.every = steps, every
         write_atomically(os.path.join(folder, "config.json"), lambda f: json.dump(dataclasses.asdict(cfg), f, indent=1))
         self.file = open(os.path.join(folder, "log.jsonl"), "w", encoding="utf-8")
+        open(os.path.join(folder, "samples.txt"), "w").close()
+        self.time, self.shown = time.perf_counter(), 0
 
     def __call__(self, step, **stats):
         """step counts from 1. Stats with an underscore in front go to the file only."""
         self.file.write(json.dumps({"step": step, **{k.lstrip("_"): v for k, v in stats.items()}}) + "\n")
         self.file.flush()
         if step == 1 or step % self.every == 0 or step == self.steps:
-            shown = " | ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in stats.items() if k[0] != "_")
-            print(f"step {step:4d}/{self.steps} | {shown}", flush=True)
+            shown = " | ".join(f"{k} {v:6.3f}" if isinstance(v, float) else f"{k} {v:4d}" for k, v in stats.items() if k[0] != "_")
+            now = time.perf_counter()
+            print(f"step {step:4d}/{self.steps} | {shown} | {(now - self.time) / (step - self.shown):.2f} s", flush=True)
+            self.time, self.shown = now, step
 
 
 def show_samples(folder, title, model, tokenizer, prompts, max_new_tokens, seed, remark=None):

@@ -90,10 +90,11 @@ def test_judge_counts_a_tie_as_half_a_win():
     questions, finished, ids = [one, two, open_, one], [True, False, True, True], [[1], [1, 2], [1, 2, 3], [1, 2]]
     worth = towns.WORTH
     gold = [worth["right"], worth["wrong"] + worth["boilerplate"] + worth["unfinished"], 3 * worth["right"], worth["manners"]]
-    row = judge(questions, texts, finished, ids, rival_gold=np.array([gold[0] - 0.5, gold[1], gold[2] + 0.2, gold[3]]))
+    row = judge(questions, texts, finished, ids, rival_gold=np.array([[gold[0] - 0.5, gold[1], gold[2] + 0.2, gold[3]],
+                                                                                     [gold[0] - 0.5, gold[1] - 1, gold[2] + 0.2, gold[3]]]))
     assert row["gold"] == pytest.approx(sum(gold) / 4)
-    assert row["win_tie_loss"] == [1, 2, 1]
-    assert row["win_rate_vs_sft"] == pytest.approx((1 + 2 / 2) / 4)
+    assert row["win_tie_loss"] == [3, 3, 2]
+    assert row["win_rate_vs_sft"] == pytest.approx((3 + 3 / 2) / 8)
     assert row["tokens"] == 2.0 and row["finished"] == 0.75
     assert row["wrong_fact_rate"] == 0.25 and row["boilerplate_rate"] == 0.25
     assert row["right_facts_open"] == 3.0 and row["right_facts_open_ci95"] == 0.0      # one open question, three of its facts
@@ -105,5 +106,5 @@ def test_judge_against_oneself_is_one_half():
     questions = towns.SHOWN * 2
     texts = ["Sure! I like towns. My dog is called Patch."] * 6
     gold = np.array([towns.grade(q, t)["gold"] for q, t in zip(questions, texts)])
-    row = judge(questions, texts, [True] * 6, [[1]] * 6, gold + 1e-12)
+    row = judge(questions, texts, [True] * 6, [[1]] * 6, gold[None] + 1e-12)
     assert row["win_rate_vs_sft"] == 0.5 and row["win_tie_loss"] == [0, 6, 0] and row["win_rate_ci95"] == 0.0

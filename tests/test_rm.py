@@ -69,9 +69,9 @@ def test_accuracy_report_calibration_and_ceiling():
     report = accuracy_report(LastId(), pairs, pad=0)
     assert report["noise_ceiling"] == pytest.approx(0.725)
     assert report["gold_order"] == pytest.approx(2 / 3)        # right, wrong, no order, and a tie that is "not above" as its gold is
-    assert report["sure_0.7"] == [pytest.approx(0.731, abs=1e-3), 0.5, 2]
-    assert report["sure_0.9"] == [1.0, 1.0, 1]
-    assert report["sure_0.5"] == [0.5, 0.0, 1]
+    assert report["calibration"] == [{"pairs": 1, "claimed": 0.5, "right": 0.0},
+                                     {"pairs": 2, "claimed": pytest.approx(1 / (1 + math.exp(-1))), "right": 0.5},
+                                     {"pairs": 1, "claimed": pytest.approx(1 / (1 + math.exp(-8))), "right": 1.0}]
 
 
 def test_score_is_read_at_the_last_real_token():

@@ -13,6 +13,8 @@ import pytest
 import torch
 
 from nanorlhf import run, towns
+from nanorlhf.gpt import GPT, GPTConfig, ScalarModel
+from nanorlhf.tokenizer import Tokenizer
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 HH = os.path.join(ROOT, "..", "shared", "data", "hh_harmless.jsonl.gz")
@@ -138,8 +140,8 @@ def test_results_file(pipeline):
         row = results["models"][name]
         assert keys <= set(row), name
         assert all(0 <= row[share] <= 1 for share in ("win_rate_vs_sft", "finished", "wrong_fact_rate", "boilerplate_rate"))
-        assert sum(row["win_tie_loss"]) == 32
-        assert row["win_rate_vs_sft"] == pytest.approx((row["win_tie_loss"][0] + row["win_tie_loss"][1] / 2) / 32)
+        assert sum(row["win_tie_loss"]) == 32 * 4
+        assert row["win_rate_vs_sft"] == pytest.approx((row["win_tie_loss"][0] + row["win_tie_loss"][1] / 2) / (32 * 4))
         assert 1 <= row["tokens"] <= 64 and row["gold_ci95"] >= 0
     assert results["models"]["sft"]["kl_to_sft"] == pytest.approx(0, abs=1e-5)
     assert results["models"]["base"]["kl_to_sft"] > 1e-4
@@ -241,10 +243,14 @@ def test_unknown_flag(script, monkeypatch, capsys):
 
 def test_wrong_value_is_an_error(monkeypatch, capsys):
     """A batch of 0 or a learning rate of NaN must stop before anything is made."""
-    for flag, value in (("--batch_size", "0"), ("--lr", "nan"), ("--steps", "many")):
+    for flag, value in (("--batch_size", "0"), ("--lr", "nan"), ("--lr", "inf"), ("--beta", "-0.1"), ("--steps", "many")):
         with pytest.raises(SystemExit) as stopped:
             call(monkeypatch, "train_dpo", flag, value)
         assert stopped.value.code == 2 and flag in capsys.readouterr().err
+
+
+def test_ppo_needs_a_temperature(pipeline, monkeypatch):
+    assert "--temperature 0" in complaint(monkeypatch, "train_ppo", "--run", pipeline, "--device", "cpu", "--temperature", 0)
 
 
 def test_one_answer_makes_no_pair(pipeline, monkeypatch):
@@ -268,6 +274,43 @@ def test_missing_run_for_evaluate_and_chat(tmp_path, monkeypatch):
     command = f"python train_sft.py --run {tmp_path}"
     assert command in complaint(monkeypatch, "evaluate", tmp_path, "--device", "cpu")
     assert command in complaint(monkeypatch, "chat", f"{tmp_path}/sft", "--device", "cpu")
+
+
+def test_missing_pairs_name_the_command(pipeline, tmp_path, monkeypatch):
+    shutil.copytree(f"{pipeline}/sft", tmp_path / "sft")
+    assert f"python train_rm.py --run {tmp_path}" in complaint(monkeypatch, "train_dpo", "--run", tmp_path, "--device", "cpu")
+
+
+def test_a_reward_model_of_another_vocabulary(pipeline, tmp_path, monkeypatch):
+    """Its ids mean other words: the scores would be noise, and nobody would be told."""
+    ranks = Tokenizer().ranks.splitlines(keepends=True)
+    other = Tokenizer(ranks="".join(ranks[:-1]))
+    gpt = GPT(GPTConfig(other.vocab_size, 96, 1, 2, 16))
+    run.save_checkpoint(str(tmp_path / "rm" / "model.pt"), ScalarModel(gpt), other)
+    for script in ("train_ppo", "train_rejection"):
+        said = complaint(monkeypatch, script, "--run", pipeline, "--reward", tmp_path / "rm", "--device", "cpu")
+        assert "another vocabulary" in said and str(tmp_path / "rm") in said
+    run.save_checkpoint(str(tmp_path / "ref" / "model.pt"), gpt, other)
+    assert "another vocabulary" in complaint(monkeypatch, "train_dpo", "--run", pipeline, "--ref", tmp_path / "ref", "--device", "cpu")
+
+
+def test_a_stage_that_runs_again_starts_its_samples_anew(pipeline, tmp_path, monkeypatch):
+    """Samples of a run of yesterday on top of today's log."""
+    folder = copy_run(pipeline, tmp_path / "twice")
+    for _ in range(2):
+        call(monkeypatch, "train_ppo", "--run", folder, "--device", "cpu", *PPO)
+    with open(f"{folder}/ppo/samples.txt", encoding="utf-8") as f:
+        assert f.read().count("--- before ppo") == 1
+
+
+def test_chat_answers_from_each_checkpoint_and_grades_them(pipeline):
+    """One question of the world, one that is not in it; an empty line ends. What is piped in must not wait for a terminal."""
+    asked = f"{towns.SHOWN[0].text}\nWhy?\n\nnever read\n"
+    done = subprocess.run([sys.executable, "chat.py", f"{pipeline}/sft", f"{pipeline}/ppo", "--device", "cpu"], cwd=ROOT, input=asked,
+                          text=True, capture_output=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert [done.stdout.count(f"{pipeline}/{stage}: ") for stage in ("sft", "ppo")] == [2, 2]
+    assert done.stdout.count("    gold ") == 2
 
 
 def test_a_reward_model_is_not_a_policy(pipeline, tmp_path, monkeypatch):
