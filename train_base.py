@@ -102,7 +102,7 @@ def main():
         log(step, loss=loss.item(), **stats, _grad_norm=grad_norm, _lr=lr)
 
     run.save_checkpoint(f"{folder}/model.pt", model, tokenizer)
-    run.show_towns(folder, f"base, after {cfg.steps} steps", model, tokenizer, cfg.max_new_tokens, cfg.seed)
+    run.show_world(folder, f"base, after {cfg.steps} steps", model, tokenizer, cfg.max_new_tokens, cfg.seed)
 
 
 if __name__ == "__main__":

@@ -125,7 +125,7 @@ def main():
     print("chosen and rejected are log-probs, relative to the reference: that both fall is usual, the margin is what is trained")
     log = run.Log(folder, cfg, steps, cfg.log_every)
     show = ((lambda title: run.show_samples(folder, title, policy, tokenizer, [p.prompt for p in held_out[:3]], cfg.max_new_tokens, cfg.seed))
-            if cfg.data else (lambda title: run.show_towns(folder, title, policy, tokenizer, cfg.max_new_tokens, cfg.seed)))
+            if cfg.data else (lambda title: run.show_world(folder, title, policy, tokenizer, cfg.max_new_tokens, cfg.seed)))
     show("before dpo")
     batches = data.epochs(groups, cfg.batch_size, run.generator(cfg.seed, "data order"), lambda group: max(train[i].length for i in group))
     for step in range(1, steps + 1):

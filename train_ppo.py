@@ -13,9 +13,9 @@ from typing import Literal
 
 import torch
 
-from nanorlhf import InputError, run, towns
+from nanorlhf import InputError, run
 from nanorlhf.functional import entropy, kl_estimate, last_token, masked_mean, shift_right, token_logprobs, whiten
-from nanorlhf.rollout import answer_texts, generate
+from nanorlhf.rollout import answer_texts, check_kl, check_ratio, check_rollout, generate
 
 
 @dataclass
@@ -106,27 +106,6 @@ def adapt(beta, kl, target, episodes, horizon):
     return beta * (1 + min(max(kl / target - 1, -0.2), 0.2) * episodes / horizon)
 
 
-def check_rollout(recorded, recomputed, mask, autocast):
-    """Log-probs recorded while sampling must be those of the training path: else every ratio and every KL is wrong."""
-    error = (recorded - recomputed)[mask].abs()
-    error, bound = (error.mean().item(), 0.01) if autocast else (error.max().item(), 1e-4)
-    assert error < bound, (
-        f"sampled log-probs differ from recomputed ones by {error:.2g} nats (at most {bound}). Likely causes: another temperature, "
-        "top-k or top-p while sampling; positions that count left padding; padding that is attended to; dropout left on")
-
-
-def check_ratio(error, bound=1e-4):
-    assert error < bound, (
-        f"before the first update the ratio new/old is off 1 by {error:.2g}. Likely causes: old log-probs at another temperature "
-        "or from another path (sampling, autocast), rows shuffled against their log-probs, dropout left on, an update made too early")
-
-
-def check_kl(kl):
-    assert abs(kl) < 1e-3, (
-        f"the policy starts as the reference, yet the KL between them is {kl:.2g} nats. Likely causes: a reference that changed or "
-        "is being trained, log-probs at different temperatures, or masks that differ")
-
-
 def main():
     cfg = run.parse(Config, __doc__)
     if cfg.temperature == 0:
@@ -136,6 +115,7 @@ def main():
     policy, tokenizer = run.load_checkpoint(cfg.init or f"{cfg.run}/sft", device)
     ref, _ = run.load_checkpoint(cfg.ref or f"{cfg.run}/sft", device, like=tokenizer)
     reward_model, _ = run.load_checkpoint(cfg.reward or f"{cfg.run}/rm", device, kind="scalar", like=tokenizer)
+    world = run.world_of(tokenizer)
     critic = copy.deepcopy(reward_model)            # it knows already what the end will be worth; it has to learn to see it coming
     policy_optimizer, critic_optimizer = run.adamw(policy, cfg.lr), run.adamw(critic, cfg.critic_lr)
     starts_at_ref = run.same_weights(policy, ref)
@@ -154,11 +134,11 @@ def main():
 
     print(f"ppo: {cfg.steps} steps of {cfg.batch_size} answers on {device.type}, beta {cfg.beta:g}")
     log = run.Log(folder, cfg, cfg.steps, cfg.log_every)
-    run.show_towns(folder, "before ppo", policy, tokenizer, cfg.max_new_tokens, cfg.seed)
+    run.show_world(folder, "before ppo", policy, tokenizer, cfg.max_new_tokens, cfg.seed)
     beta = cfg.beta
     for step in range(1, cfg.steps + 1):
         # 1. write answers
-        questions = towns.sample_questions(cfg.batch_size, prompt_rng)
+        questions = world.sample_questions(cfg.batch_size, prompt_rng)
         out = generate(policy, [tokenizer.prompt(q.text) for q in questions], cfg.max_new_tokens, tokenizer.end,
                        cfg.temperature, generator=sampling, pad=tokenizer.pad)
         ids, mask = out.ids, out.mask                                                           # (B, T)
@@ -166,7 +146,7 @@ def main():
         # 2. grade them
         with torch.no_grad():
             scores = last_token(reward_model(ids), mask) - cfg.unfinished * ~out.finished       # (B,)
-        golds = [towns.grade(q, text, done)["gold"]                                             # to watch, never to learn from
+        golds = [world.grade(q, text, done)["gold"]                                             # to watch, never to learn from
                  for q, text, done in zip(questions, answer_texts(out, tokenizer), out.finished.tolist())]
 
         # 3. credit each token
@@ -206,7 +186,7 @@ def main():
         if cfg.target_kl:
             beta = adapt(beta, kl, cfg.target_kl, cfg.batch_size, cfg.horizon)
         if step % cfg.sample_every == 0 or step == cfg.steps:
-            run.show_towns(folder, f"ppo, after {step} steps", policy, tokenizer, cfg.max_new_tokens, cfg.seed)
+            run.show_world(folder, f"ppo, after {step} steps", policy, tokenizer, cfg.max_new_tokens, cfg.seed)
 
     run.save_checkpoint(f"{folder}/model.pt", policy, tokenizer)
 

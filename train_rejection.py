@@ -117,7 +117,7 @@ def finetune(cfg, folder, init, examples, device):
         grad_norm = run.update(model, optimizer, lr, max_grad_norm=1.0)
         log(step, loss=loss.item(), tokens=int(mask.sum()), _grad_norm=grad_norm, _lr=lr)
     run.save_checkpoint(f"{folder}/model.pt", model, tokenizer)
-    run.show_towns(folder, f"after sft on {len(examples)} answers, {folder}", model, tokenizer, cfg.max_new_tokens, cfg.seed)
+    run.show_world(folder, f"after sft on {len(examples)} answers, {folder}", model, tokenizer, cfg.max_new_tokens, cfg.seed)
 
 
 def main():

@@ -107,7 +107,7 @@ def main():
     train, held_out = load(cfg, tokenizer, model.cfg.block_size)
     prompts = [prompt_of(e)[-(model.cfg.block_size - cfg.max_new_tokens):] for e in held_out]
     show = ((lambda title: run.show_samples(folder, title, model, tokenizer, prompts[:3], cfg.max_new_tokens, cfg.seed)) if cfg.data
-            else (lambda title: run.show_towns(folder, title, model, tokenizer, cfg.max_new_tokens, cfg.seed)))
+            else (lambda title: run.show_world(folder, title, model, tokenizer, cfg.max_new_tokens, cfg.seed)))
 
     def report(title):
         loss = held_out_loss(model, held_out, tokenizer.pad, cfg.micro_batch, device)

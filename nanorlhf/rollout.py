@@ -135,3 +135,26 @@ def score_answers(reward_model, prompts, responses, pad, batch_size=256):
     """Lists of N prompts and N responses (ids) -> (N,) scores on the CPU, in the reward model's units."""
     device = next(reward_model.parameters()).device
     return map_answers(lambda ids, mask: last_token(reward_model(ids), mask), prompts, responses, pad, device, batch_size)
+
+
+# ---- what must hold on the first batch of any RL run, or every later number is wrong ----
+
+def check_rollout(recorded, recomputed, mask, autocast):
+    """Log-probs recorded while sampling must be those of the training path: else every ratio and every KL is wrong."""
+    error = (recorded - recomputed)[mask].abs()
+    error, bound = (error.mean().item(), 0.01) if autocast else (error.max().item(), 1e-4)
+    assert error < bound, (
+        f"sampled log-probs differ from recomputed ones by {error:.2g} nats (at most {bound}). Likely causes: another temperature, "
+        "top-k or top-p while sampling; positions that count left padding; padding that is attended to; dropout left on")
+
+
+def check_ratio(error, bound=1e-4):
+    assert error < bound, (
+        f"before the first update the ratio new/old is off 1 by {error:.2g}. Likely causes: old log-probs at another temperature "
+        "or from another path (sampling, autocast), rows shuffled against their log-probs, dropout left on, an update made too early")
+
+
+def check_kl(kl):
+    assert abs(kl) < 1e-3, (
+        f"the policy starts as the reference, yet the KL between them is {kl:.2g} nats. Likely causes: a reference that changed or "
+        "is being trained, log-probs at different temperatures, or masks that differ")

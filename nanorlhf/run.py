@@ -19,6 +19,7 @@ from nanorlhf.gpt import GPT, GPTConfig, ScalarModel
 from nanorlhf.rollout import answer_texts, generate
 from nanorlhf.tokenizer import Tokenizer
 
+WORLDS = {"towns": towns}
 
 # ---- settings ----
 
@@ -220,7 +221,16 @@ def show_samples(folder, title, model, tokenizer, prompts, max_new_tokens, seed,
         f.write("\n".join(lines) + "\n")
 
 
-def show_towns(folder, title, model, tokenizer, max_new_tokens, seed):
-    """The same three held-out questions of the made-up world, with what each answer is worth."""
-    show_samples(folder, title, model, tokenizer, [tokenizer.prompt(q.text) for q in towns.SHOWN], max_new_tokens, seed,
-                 lambda i, text, finished: towns.explain(towns.SHOWN[i], text, finished))
+def world_of(tokenizer):
+    """The embedded world whose words this tokenizer speaks: a module with sample_questions, grade and explain."""
+    if tokenizer.name not in WORLDS:
+        raise InputError(f"this takes a model of an embedded world ({', '.join(WORLDS)}), whose answers can be graded; "
+                         f"the checkpoint's vocabulary is {tokenizer.name}")
+    return WORLDS[tokenizer.name]
+
+
+def show_world(folder, title, model, tokenizer, max_new_tokens, seed):
+    """The same three held-out questions of the model's world, with what each answer is worth."""
+    world = world_of(tokenizer)
+    show_samples(folder, title, model, tokenizer, [tokenizer.prompt(q.text) for q in world.SHOWN], max_new_tokens, seed,
+                 lambda i, text, finished: world.explain(world.SHOWN[i], text, finished))

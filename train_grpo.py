@@ -1,0 +1,209 @@
+"""Policy gradients without a critic: the answers to one prompt are each other's baseline.
+
+    maximise  E[ r(x, y) ] - beta KL( policy || ref )
+    python train_grpo.py                                                            GRPO (Shao et al. 2024), a minute on two laptop cores
+    python train_grpo.py --advantage reinforce --aggregate fixed --kl_in reward     REINFORCE (Williams 1992)
+    python train_grpo.py --advantage rloo --aggregate fixed --kl_in reward          RLOO (Ahmadian et al. 2024)
+    python train_grpo.py --advantage dr_grpo --aggregate fixed                      Dr. GRPO (Liu et al. 2025)
+    python train_grpo.py --aggregate token --clip_high 0.28 --skip_flat             DAPO (Yu et al. 2025)
+    python train_grpo.py --ratio sequence --clip_low 3e-4 --clip_high 4e-4          GSPO (Zheng et al. 2025)
+    python train_grpo.py --aggregate token --objective cispo                        CISPO (MiniMax 2025)
+    python train_grpo.py --reward verifier                                          RLVR: a check in place of a reward model
+
+Each step:  1. write K answers to each prompt   2. grade them   3. credit each answer   4. improve the policy
+What to watch: as in train_ppo.py, and `flat`, the share of prompts whose answers all score the same: they teach nothing.
+Left out: sampling until every prompt of a batch has spread (DAPO), a penalty on length near the budget.
+"""
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from nanorlhf import InputError, run
+from nanorlhf.functional import aggregate, entropy, kl_estimate, last_token, masked_mean, token_logprobs
+from nanorlhf.rollout import answer_texts, check_kl, check_ratio, check_rollout, generate
+
+
+@dataclass
+class Config:
+    run: str = "out/towns"          # the run's folder; this stage writes <run>/grpo
+    seed: int = 0                   # of prompts, sampled answers, minibatches
+    device: Literal["auto", "cpu", "cuda"] = "auto"     # auto takes a CUDA GPU where there is one
+    init: str = ""                  # policy to start from; empty: <run>/sft
+    ref: str = ""                   # model that the KL is measured against; empty: <run>/sft
+    reward: str = ""                # reward model, or "verifier": the world's own check; empty: <run>/rm
+    out: str = "grpo"               # name of this stage's folder in the run, to keep several variants
+    steps: int = 75                 # rollout batches
+    prompts: int = 16               # P, in a rollout batch
+    samples: int = 4                # K answers to each
+    epochs: int = 2                 # passes over each rollout batch
+    minibatches: int = 2            # updates per pass
+    max_new_tokens: int = 64        # longest answer
+    temperature: float = 1.0        # of sampling, and of every log-prob: they must speak of the same distribution
+    advantage: Literal["reinforce", "rloo", "grpo", "dr_grpo"] = "grpo"     # what an answer's score is compared with
+    aggregate: Literal["token", "sequence", "fixed"] = "sequence"   # fixed: by B * max_new_tokens; the other two favour short or long answers
+    beta: float = 0.1               # price of one nat of KL; at 0 the policy is free to hack the reward model
+    kl_in: Literal["reward", "loss"] = "loss"       # off each answer's score, or a term of the loss
+    kl: Literal["k1", "k2", "k3"] = "k3"            # estimator in the loss; in the reward only k1 is right
+    ratio: Literal["token", "sequence"] = "token"   # sequence: GSPO's, the geometric mean over the answer
+    objective: Literal["clip", "cispo"] = "clip"    # clip drops the gradient of a token past its clip, cispo only caps its weight
+    clip_low: float = 0.2           # how far a ratio may fall
+    clip_high: float = 0.2          # how far it may rise; more than clip_low lets rare tokens grow (clip-higher)
+    skip_flat: bool = False         # leave answers of prompts without spread out of the update, not in it with advantage 0
+    unfinished: float = 2.0         # taken off the reward model's score of an answer that does not end
+    lr: float = 3e-4                # learning rate
+    max_grad_norm: float = 1.0      # gradients are scaled down to this norm
+    log_every: int = 10             # steps between lines on the console
+    sample_every: int = 25          # steps between samples
+
+
+def group_advantages(scores, kind, baseline=0.0):
+    """scores (P, K), reward units -> (P, K): how much better each answer is than what could be expected of its prompt.
+
+    reinforce   r - baseline, a moving average of earlier batches: knows nothing of the prompt       Williams 1992
+    rloo        r - mean of the other K-1 = K/(K-1) (r - mean): unbiased                             Kool et al. 2019
+    grpo        (r - mean) / (std + 1e-4): easy and hard prompts weigh alike                         Shao et al. 2024, eq. 3
+    dr_grpo     r - mean                                                                             Liu et al. 2025
+    A row with max == min gives exact zeros (its std in float32 often is not 0). ValueError when K < 2, but for reinforce.
+    """
+    P, K = scores.shape
+    if kind == "reinforce":
+        return scores - baseline
+    if K < 2:
+        raise ValueError(f"{kind} compares the answers to a prompt: it needs at least 2, not {K}")
+    advantages = scores - scores.mean(1, keepdim=True)
+    if kind == "rloo":
+        advantages = advantages * K / (K - 1)
+    elif kind == "grpo":
+        advantages = advantages / (scores.std(1, keepdim=True) + 1e-4)
+    elif kind != "dr_grpo":
+        raise ValueError(f"kind is reinforce, rloo, grpo or dr_grpo, not {kind!r}")
+    return advantages.masked_fill(is_flat(scores)[:, None], 0.0)
+
+
+def is_flat(scores):
+    """scores (P, K) -> (P,) bool: all answers to the prompt score the same."""
+    return scores.amax(1) == scores.amin(1)
+
+
+def policy_loss(logp, old_logp, advantages, mask, clip_low=0.2, clip_high=0.2, ratio="token", objective="clip", how="sequence", max_len=None):
+    """Clipped policy gradient, negated. logp, old_logp, mask (B, T); advantages (B, 1) or (B, T) -> (scalar, stats)."""
+    log_ratio = torch.where(mask, logp - old_logp, 0.0)                                         # (B, T)
+    if ratio == "sequence":
+        log_ratio = masked_mean(log_ratio, mask, dim=1)[:, None].expand_as(mask)                # GSPO, eq. 7
+    ratios = log_ratio.exp()                                                                    # (B, T) new / old
+    capped = ratios.clamp(1 - clip_low, 1 + clip_high)
+    if objective == "clip":
+        losses = torch.maximum(-advantages * ratios, -advantages * capped)                      # GRPO, eq. 3
+    else:
+        losses = -capped.detach() * advantages * torch.where(mask, logp, 0.0)                   # CISPO, eq. 4: a weight, not a wall
+    with torch.no_grad():
+        stats = {"clip_low": masked_mean(((ratios < 1 - clip_low) & (advantages < 0)).float(), mask).item(),
+                 "clip_high": masked_mean(((ratios > 1 + clip_high) & (advantages > 0)).float(), mask).item(),
+                 "approx_kl": masked_mean(kl_estimate(old_logp, logp, "k3"), mask).item(),      # KL(old || new), per token
+                 "ratio_error": torch.where(mask, ratios - 1, 0.0).abs().max().item()}
+    return aggregate(losses, mask, how, max_len), stats
+
+
+def check_settings(cfg):
+    if cfg.kl_in == "reward" and cfg.kl != "k1":
+        raise InputError(f"--kl_in reward takes --kl k1: the gradient of {cfg.kl} in the reward is not the KL's")
+    if cfg.advantage != "reinforce" and cfg.samples < 2:
+        raise InputError(f"--samples {cfg.samples}: {cfg.advantage} compares the answers to a prompt, so it needs at least 2")
+    if cfg.ratio == "sequence" and cfg.aggregate != "sequence":
+        raise InputError("--ratio sequence takes --aggregate sequence: its one ratio an answer would count once a token")
+    if cfg.temperature == 0:
+        raise InputError("--temperature 0 always gives the same answer; policy gradients learn from the difference between answers")
+
+
+def main():
+    cfg = run.parse(Config, __doc__)
+    check_settings(cfg)
+    device = run.pick_device(cfg.device)
+    folder, P, K = f"{cfg.run}/{cfg.out}", cfg.prompts, cfg.samples
+    policy, tokenizer = run.load_checkpoint(cfg.init or f"{cfg.run}/sft", device)
+    ref, _ = run.load_checkpoint(cfg.ref or f"{cfg.run}/sft", device, like=tokenizer)
+    world = run.world_of(tokenizer)
+    if cfg.reward != "verifier":
+        reward_model, _ = run.load_checkpoint(cfg.reward or f"{cfg.run}/rm", device, kind="scalar", like=tokenizer)
+    optimizer = run.adamw(policy, cfg.lr)
+    starts_at_ref = run.same_weights(policy, ref)
+    prompt_rng = run.rng(cfg.seed, "grpo prompts")
+    sampling, shuffling = run.generator(cfg.seed, "grpo answers", device), run.generator(cfg.seed, "grpo minibatches")
+
+    def logprobs_of(model, ids):
+        with run.autocast(device):
+            logits = model(ids)                                                                 # (B, T, V)
+        return token_logprobs(logits, ids, cfg.temperature), logits
+
+    print(f"grpo: {cfg.steps} steps of {P} x {K} answers on {device.type}; advantage {cfg.advantage}, {cfg.aggregate} aggregation, "
+          f"{cfg.ratio} ratio, {cfg.objective}, beta {cfg.beta:g} in the {cfg.kl_in} ({cfg.kl})")
+    print("the loss is near 0 by construction, since a group's advantages add up to 0; its gradient is not: watch the score")
+    log = run.Log(folder, cfg, cfg.steps, cfg.log_every)
+    run.show_world(folder, "before grpo", policy, tokenizer, cfg.max_new_tokens, cfg.seed)
+    baseline = 0.0
+    for step in range(1, cfg.steps + 1):
+        # 1. write K answers to each prompt, prompt-major
+        questions = [q for q in world.sample_questions(P, prompt_rng) for _ in range(K)]
+        out = generate(policy, [tokenizer.prompt(q.text) for q in questions], cfg.max_new_tokens, tokenizer.end,
+                       cfg.temperature, generator=sampling, pad=tokenizer.pad)
+        ids, mask = out.ids, out.mask                                                           # (B, T), B = P K
+
+        # 2. grade them
+        gold = torch.tensor([world.grade(q, text, done)["gold"] for q, text, done in
+                             zip(questions, answer_texts(out, tokenizer), out.finished.tolist())], device=device)     # (B,)
+        if cfg.reward == "verifier":
+            scores = gold
+        else:
+            with torch.no_grad():
+                scores = last_token(reward_model(ids), mask) - cfg.unfinished * ~out.finished   # (B,)
+
+        # 3. credit each answer
+        with torch.no_grad():
+            old_logp, logits = logprobs_of(policy, ids)
+            ref_logp, _ = logprobs_of(ref, ids)
+            kls = {k: masked_sum(kl_estimate(old_logp, ref_logp, k), mask) for k in ("k1", "k2", "k3")}     # (B,) nats per answer
+            # before the baseline: charged to its own token only, a token would not pay for where it leads
+            credited = scores - cfg.beta * kls["k1"] if cfg.kl_in == "reward" else scores
+            advantages = group_advantages(credited.view(P, K), cfg.advantage, baseline).view(P * K, 1)
+            baseline = credited.mean().item() if step == 1 else 0.9 * baseline + 0.1 * credited.mean().item()
+            flat = is_flat(scores.view(P, K))
+        if step == 1:
+            check_rollout(out.logp, old_logp, mask, autocast=device.type == "cuda")
+            if starts_at_ref:
+                check_kl(kls["k1"].mean().item())
+
+        # 4. improve the policy
+        rows_in_use = (~flat.repeat_interleave(K)).nonzero().squeeze(1) if cfg.skip_flat else torch.arange(P * K, device=device)
+        updates = []
+        for _ in range(cfg.epochs * (len(rows_in_use) >= cfg.minibatches)):
+            order = torch.randperm(len(rows_in_use), generator=shuffling).to(device)
+            for rows in rows_in_use[order].chunk(cfg.minibatches):
+                logp, _ = logprobs_of(policy, ids[rows])
+                loss, stats = policy_loss(logp, old_logp[rows], advantages[rows], mask[rows], cfg.clip_low, cfg.clip_high, cfg.ratio,
+                                          cfg.objective, cfg.aggregate, cfg.max_new_tokens)
+                if step == 1 and not updates:
+                    check_ratio(stats["ratio_error"], bound=1e-4 if device.type == "cpu" else 0.2)     # bf16 rounds by batch shape
+                if cfg.kl_in == "loss":
+                    loss = loss + cfg.beta * aggregate(kl_estimate(logp, ref_logp[rows], cfg.kl), mask[rows], cfg.aggregate, cfg.max_new_tokens)
+                loss.backward()
+                stats["grad_norm"] = run.update(policy, optimizer, cfg.lr, cfg.max_grad_norm)
+                updates.append(stats | {"loss": loss.item()})
+        mean = {name: sum(u[name] for u in updates) / len(updates) for name in updates[0]} if updates else {}      # over the whole step
+
+        log(step, score=scores.mean().item(), gold=gold.mean().item(), kl=kls["k1"].mean().item(), flat=flat.float().mean().item(),
+            grad_norm=mean.pop("grad_norm", 0.0), entropy=masked_mean(entropy(logits, cfg.temperature), mask).item(),
+            len=mask.sum(1).float().mean().item(), finished=out.finished.float().mean().item(),
+            **{f"_kl_{k}": v.mean().item() for k, v in kls.items()}, **{f"_{name}": value for name, value in mean.items()})
+        if step % cfg.sample_every == 0 or step == cfg.steps:
+            run.show_world(folder, f"grpo, after {step} steps", policy, tokenizer, cfg.max_new_tokens, cfg.seed)
+
+    run.save_checkpoint(f"{folder}/model.pt", policy, tokenizer)
+
+
+def masked_sum(x, mask):
+    return torch.where(mask, x, 0.0).sum(1)
+
+
+if __name__ == "__main__":
+    run.script(main)
