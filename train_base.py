@@ -13,7 +13,7 @@ from typing import Literal
 
 import torch
 
-from nanorlhf import run, towns
+from nanorlhf import data, run, towns
 from nanorlhf.functional import masked_mean, token_logprobs
 from nanorlhf.gpt import GPT, GPTConfig
 from nanorlhf.tokenizer import Tokenizer
@@ -36,11 +36,6 @@ class Config:
     weight_decay: float = 0.1       # AdamW's
     max_new_tokens: int = 64        # of the samples at the end
     log_every: int = 50             # steps between lines on the console
-
-
-def page_ids(page, tokenizer):
-    """A page is an article or a forum thread; either way it closes with the end token."""
-    return (tokenizer.encode(page) if isinstance(page, str) else tokenizer.chat(page)[0]) + [tokenizer.end]
 
 
 @torch.no_grad()
@@ -77,7 +72,7 @@ def main():
     optimizer = run.adamw(model, cfg.lr, cfg.weight_decay)
 
     writer = run.rng(cfg.seed, "pages")
-    stream = torch.tensor([i for _ in range(cfg.pages) for i in page_ids(towns.page(writer), tokenizer)])
+    stream = data.page_stream(towns, tokenizer, cfg.pages, writer)
     print(f"base: {sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters on {device.type}, "
           f"{len(stream):,} tokens in {cfg.pages:,} pages, vocabulary of {tokenizer.vocab_size}")
     chance = sum(1 / len(v) for v in towns.VALUES.values()) / len(towns.VALUES)
@@ -87,8 +82,7 @@ def main():
     log = run.Log(folder, cfg, cfg.steps, cfg.log_every)
     places = run.generator(cfg.seed, "data order")
     for step in range(1, cfg.steps + 1):
-        starts = torch.randint(len(stream) - cfg.block_size, (cfg.batch_size,), generator=places)
-        ids = torch.stack([stream[s:s + cfg.block_size] for s in starts]).to(device)             # (B, T)
+        ids = data.page_batch(stream, cfg.batch_size, cfg.block_size, places).to(device)         # (B, T)
         mask = (torch.arange(cfg.block_size, device=device) > 0).expand(ids.shape)               # token 0 has nothing before it
         with run.autocast(device):
             logits = model(ids)                                                                  # (B, T, V)

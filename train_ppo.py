@@ -1,11 +1,11 @@
 """PPO: improve the policy by trial, graded by the reward model.
 
-    maximise  E[ r(x, y) ] - beta KL( policy || ref )           InstructGPT, eq. 2 without the pretraining mix
+    maximise  E[ r(x, y) ] - beta KL( policy || ref ) + ptx E_pages[ log policy ]           InstructGPT, eq. 2
     python train_ppo.py                                         a minute on two laptop cores
 
 Each step:  1. write answers   2. grade them   3. credit each token   4. improve policy and critic
 What to watch: score and gold rise together while kl stays a few nats. Score rising with gold falling is over-optimization: raise --beta.
-Left out: reward whitening (shortens answers), an entropy bonus (not needed at this size), early stopping on KL, the pretraining mix.
+Left out: reward whitening (shortens answers), an entropy bonus (not needed at this size), early stopping on KL.
 """
 import copy
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from typing import Literal
 
 import torch
 
-from nanorlhf import InputError, run
+from nanorlhf import InputError, data, run
 from nanorlhf.functional import entropy, kl_estimate, last_token, masked_mean, shift_right, token_logprobs, whiten
 from nanorlhf.rollout import answer_texts, check_kl, check_ratio, check_rollout, generate
 
@@ -35,6 +35,7 @@ class Config:
     beta: float = 0.1               # price of one nat of KL; at 0 the policy is free to hack the reward model
     target_kl: float = 0.0          # nats per answer that beta adapts to; 0: beta stays as it is
     horizon: int = 2000             # answers over which an adaptive beta moves
+    ptx: float = 0.0                # weight of the pretraining loss mixed in, so that nothing is forgotten; 0: none
     unfinished: float = 2.0         # taken off the score of an answer that does not end
     gamma: float = 1.0              # discount; 1: a good end is worth as much to the first token as to the last
     lam: float = 0.95               # GAE: 1 is Monte Carlo (noisy), 0 believes the critic (biased)
@@ -122,6 +123,9 @@ def main():
     prompt_rng = run.rng(cfg.seed, "ppo prompts")
     sampling, shuffling = run.generator(cfg.seed, "ppo answers", device), run.generator(cfg.seed, "ppo minibatches")
 
+    pages = data.page_stream(world, tokenizer, 2000, run.rng(cfg.seed, "ppo pages")) if cfg.ptx else None
+    places = run.generator(cfg.seed, "ppo page places")
+
     def logprobs_of(model, ids):
         with run.autocast(device):
             logits = model(ids)                                                                 # (B, T, V)
@@ -131,6 +135,12 @@ def main():
         with run.autocast(device):
             after = critic(ids)                                                                 # (B, T) read after token t
         return shift_right(after)       # before token t is chosen: a critic that has seen the action is a biased baseline
+
+    def page_loss(rows):
+        page = data.page_batch(pages, rows, policy.cfg.block_size, places).to(device)
+        with run.autocast(device):
+            logits = policy(page)
+        return -token_logprobs(logits, page)[:, 1:].mean()      # at temperature 1, as in pretraining; token 0 has nothing before it
 
     print(f"ppo: {cfg.steps} steps of {cfg.batch_size} answers on {device.type}, beta {cfg.beta:g}")
     log = run.Log(folder, cfg, cfg.steps, cfg.log_every)
@@ -171,12 +181,17 @@ def main():
                 loss, stats = policy_loss(logp, old_logp[rows], advantages[rows], mask[rows], cfg.clip)
                 if step == 1 and not updates:
                     check_ratio(stats["ratio_error"], bound=1e-4 if device.type == "cpu" else 0.2)     # bf16 rounds by batch shape
+                stats["policy_loss"] = loss.item()
+                if cfg.ptx:
+                    mix = page_loss(len(rows))
+                    stats["page_loss"] = mix.item()
+                    loss = loss + cfg.ptx * mix
                 loss.backward()
                 stats["grad_norm"] = run.update(policy, policy_optimizer, cfg.lr, cfg.max_grad_norm)
                 v_loss, v_stats = value_loss(values_of(ids[rows]), old_values[rows], returns[rows], mask[rows], cfg.value_clip)
                 v_loss.backward()
                 run.update(critic, critic_optimizer, cfg.critic_lr, cfg.max_grad_norm)
-                updates.append(stats | v_stats | {"policy_loss": loss.item(), "value_loss": v_loss.item()})
+                updates.append(stats | v_stats | {"value_loss": v_loss.item()})
         mean = {name: sum(u[name] for u in updates) / len(updates) for name in updates[0]}      # over the whole step
 
         log(step, score=scores.mean().item(), gold=sum(golds) / len(golds), kl=kl, beta=beta,

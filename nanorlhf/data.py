@@ -205,7 +205,10 @@ def split_by_prompt(items, prompt_of, share, rng):
 def split_pairs(pairs, share, rng):
     """(train, held_out) of [Pair]: as the file says where it says so (train_rm.py's own does), else by prompt."""
     if all("split" in p.row for p in pairs):
-        return [p for p in pairs if p.row["split"] == "train"], [p for p in pairs if p.row["split"] != "train"]
+        train, held_out = [p for p in pairs if p.row["split"] == "train"], [p for p in pairs if p.row["split"] != "train"]
+        if not train or not held_out:
+            raise InputError(f"of the {len(pairs)} pairs {len(train)} are for training and {len(held_out)} held out; both are needed")
+        return train, held_out
     return split_by_prompt(pairs, lambda p: p.prompt, share, rng)
 
 
@@ -276,3 +279,16 @@ def epochs(items, batch_size, generator, length):
             batches += [pool[k:k + batch_size] for k in range(0, len(pool), batch_size)]
         for b in torch.randperm(len(batches), generator=generator).tolist():
             yield [items[j] for j in batches[b]]
+
+
+def page_stream(world, tokenizer, n, rng):
+    """n pages of the world, one after another, as ids (N,). A page is an article (a str) or a thread; either closes with the end token."""
+    pages = (world.page(rng) for _ in range(n))
+    return torch.tensor([i for page in pages
+                         for i in (tokenizer.encode(page) if isinstance(page, str) else tokenizer.chat(page)[0]) + [tokenizer.end]])
+
+
+def page_batch(stream, rows, length, generator):
+    """Stretches of the stream from random places: (rows, length)."""
+    starts = torch.randint(len(stream) - length, (rows,), generator=generator)
+    return torch.stack([stream[s:s + length] for s in starts])

@@ -14,7 +14,6 @@ written down: the one thing that nobody has for a real chat. The gold reward, to
 An open question ("Tell me about Marlow.") asks for all four facts. The facts, the split and the vocabulary are fixed; what is
 drawn from the world (pages, demonstrations, prompts, labels) comes from the `rng`, a random.Random, that the caller names.
 """
-import math
 import random
 import re
 from dataclasses import dataclass
@@ -274,15 +273,3 @@ def explain(question, answer, finished=True):
 def best_gold(question):
     """What the best possible answer earns: every fact asked for, and a little manners."""
     return WORTH["right"] * len(question.asked) + WORTH["manners"]
-
-
-def prefers_first(a, b, sharpness=2.0, noise=0.0, longer_bias=0.0, polite_bias=0.0):
-    """Chance that a labeler prefers answer a to answer b.
-
-    a, b: what `grade` returned, with "tokens" where longer_bias is used. sharpness: nats of log-odds per unit of gold.
-    noise: share of labels that are a coin toss. longer_bias, polite_bias: nats for ten more tokens, for being polite.
-    """
-    odds = sharpness * (a["gold"] - b["gold"]) + polite_bias * (bool(a["manners"]) - bool(b["manners"]))
-    if longer_bias:
-        odds += longer_bias * (a["tokens"] - b["tokens"]) / 10
-    return noise / 2 + (1 - noise) / (1 + math.exp(-odds))

@@ -1,17 +1,19 @@
 import math
 import random
+from itertools import permutations
 
 import pytest
 import torch
 from torch import nn
 
-from nanorlhf import towns
+from nanorlhf import labelers, towns
 from nanorlhf.data import Pair, by_prompt, pair_batch
 from nanorlhf.functional import last_token
 from nanorlhf.gpt import GPT, GPTConfig, ScalarModel
 from nanorlhf.rollout import score_answers
 from nanorlhf.tokenizer import Tokenizer
-from train_rm import Config, accuracy_report, label, preference_loss, score_pairs
+from train_rm import (Config, accuracy_report, compare, judge_tokens, pairs_loss, plackett_luce_loss, preference_loss, ranked, score_pairs,
+                      single_loss)
 
 
 class LastId(nn.Module):
@@ -115,6 +117,8 @@ def test_pairs_of_a_prompt_are_a_batch_of_their_own():
     assert by_prompt(pairs) == [pairs[:2], pairs[2:3], pairs[3:]]
 
 
+# ---- what labelers say ----
+
 class Says:
     def __init__(self, value):
         self.value = value
@@ -123,27 +127,117 @@ class Says:
         return self.value
 
 
-def sides():
-    return [{"text": name, "ids": [n], "finished": n == 1, "tokens": 1, "gold": gold, "manners": 0}
-            for name, n, gold in (("a", 1, 0.0), ("b", 2, 0.4))]
+def answers(*golds):
+    return [{"text": f"answer {n}", "ids": [n], "finished": n == 0, "tokens": 1, "gold": gold, "manners": 0} for n, gold in enumerate(golds)]
 
 
-def test_label_prefers_the_first_with_the_labelers_probability():
+def test_a_pair_goes_to_the_first_with_the_labelers_probability():
     """p of the wrong side, or a certainty that is not the ceiling of any predictor. sigmoid(2.5 * (0 - 0.4)) = 0.2689."""
     question, tok, p = towns.SHOWN[0], Tokenizer(), 1 / (1 + math.e)
-    first = label(question, sides(), Config(sharpness=2.5), Says(p - 1e-6), "train", tok)
-    second = label(question, sides(), Config(sharpness=2.5), Says(p + 1e-6), "train", tok)
-    assert (first["chosen"], first["rejected"], first["chosen_ids"], first["rejected_ids"]) == ("a", "b", [1], [2])
+
+    def ask(labeler):
+        [row], dropped = compare(question, answers(0.0, 0.4), Config(sharpness=2.5), labeler, "train", tok)
+        assert not dropped
+        return row
+
+    first, second = ask(Says(p - 1e-6)), ask(Says(p + 1e-6))
+    assert (first["chosen"], first["rejected"], first["chosen_ids"], first["rejected_ids"]) == ("answer 0", "answer 1", [0], [1])
     assert (first["chosen_gold"], first["rejected_gold"], first["chosen_finished"], first["rejected_finished"]) == (0.0, 0.4, True, False)
-    assert (second["chosen"], second["rejected_gold"]) == ("b", 0.0)
+    assert (second["chosen"], second["rejected_gold"]) == ("answer 1", 0.0)
     assert first["certainty"] == second["certainty"] == pytest.approx(1 - p)
     assert first["prompt_ids"] == tok.prompt(question.text)
     rng = random.Random(0)
-    share = sum(label(question, sides(), Config(sharpness=2.5), rng, "train", tok)["chosen"] == "a" for _ in range(4000)) / 4000
+    share = sum(ask(rng)["chosen"] == "answer 0" for _ in range(4000)) / 4000
     assert abs(share - p) < 4 * math.sqrt(p * (1 - p) / 4000)
+
+
+def test_every_two_answers_are_compared_once_and_identical_ones_dropped():
+    """Pairs of an answer with itself, or in both orders: K = 4 with one repeat leaves 5 of 6."""
+    four = answers(0.0, 1.0, 2.0, 1.0)
+    four[3]["ids"] = four[1]["ids"]
+    rows, dropped = compare(towns.SHOWN[0], four, Config(), random.Random(0), "train", Tokenizer())
+    pairs = [frozenset((row["chosen"], row["rejected"])) for row in rows]
+    assert len(set(pairs)) == len(pairs) == 5 and dropped == {"both answers are the same": 1}
+
+
+def test_a_ranking_becomes_pairs_that_agree_with_it():
+    """Ranks of other answers than the pair's; pairs labelled anew, which need not fit together. Back in the batch: best first."""
+    cfg, four = Config(loss="plackett_luce"), answers(1.0, 3.0, 0.0, 2.0)
+    rows, _ = compare(towns.SHOWN[0], four, cfg, random.Random(1), "train", Tokenizer())
+    order = labelers.ranking(four, random.Random(1))
+    for row in rows:
+        assert [order.index(row[f"{side}_ids"][0]) for side in ("chosen", "rejected")] == [row["chosen_rank"], row["rejected_rank"]]
+    group = [Pair(row["prompt_ids"], row["chosen_ids"], row["rejected_ids"], row) for row in rows]
+    ids, mask, *sides = pair_batch(group, 0, "cpu")
+    assert last_token(ids, mask)[ranked(group, *sides)].tolist() == order
+
+
+def test_held_out_pairs_are_labelled_plainly_whatever_the_loss():
+    """Accuracies of variants on labels of their own kind could not be compared."""
+    plain, _ = compare(towns.SHOWN[0], answers(0, 1, 2), Config(), random.Random(3), "held-out", Tokenizer())
+    for loss in ("margin", "plackett_luce"):
+        assert compare(towns.SHOWN[0], answers(0, 1, 2), Config(loss=loss), random.Random(3), "held-out", Tokenizer())[0] == plain
+    assert "strength" not in plain[0] and "chosen_rank" not in plain[0]
 
 
 def test_label_noise_is_half_a_coin_toss():
     """noise = 1 must be a fair coin, not a flipped label."""
-    row = label(towns.SHOWN[0], sides(), Config(noise=1.0), Says(0.499), "train", Tokenizer())
-    assert row["certainty"] == pytest.approx(0.5) and row["chosen"] == "a"
+    [row], _ = compare(towns.SHOWN[0], answers(0.0, 0.4), Config(noise=1.0), Says(0.499), "train", Tokenizer())
+    assert row["certainty"] == pytest.approx(0.5) and row["chosen"] == "answer 0"
+
+
+# ---- rankings ----
+
+def test_plackett_luce_of_two_is_bradley_terry():
+    scores = torch.tensor([[0.3, -1.2], [2.0, 5.0], [-40.0, 60.0]], dtype=torch.float64)
+    torch.testing.assert_close(plackett_luce_loss(scores), preference_loss(scores[:, 0], scores[:, 1]))
+
+
+def test_plackett_luce_is_a_distribution_over_rankings():
+    """Worst first, or the sum taken over those already ranked: the probabilities of all 24 rankings of four must add up to 1."""
+    scores = torch.tensor([0.5, -1.0, 2.0, 0.1], dtype=torch.float64)
+    chances = {order: math.exp(-plackett_luce_loss(scores[list(order)][None]).item()) for order in permutations(range(4))}
+    assert sum(chances.values()) == pytest.approx(1, abs=1e-12)
+    e = scores.exp().tolist()
+    assert chances[2, 0, 3, 1] == pytest.approx(e[2] / sum(e) * e[0] / (e[0] + e[3] + e[1]) * e[3] / (e[3] + e[1]), abs=1e-12)
+    assert max(chances, key=chances.get) == (2, 0, 3, 1)
+
+
+# ---- batches ----
+
+def test_each_prompt_weighs_alike():
+    """A mean over all pairs lets a prompt with six pairs outweigh five others; InstructGPT divides by K choose 2."""
+    few, many = [Pair([1], [2], [3])], [Pair([5], [a], [b]) for a, b in ((7, 6), (9, 8), (4, 2), (6, 1))]
+    loss, stats = pairs_loss(LastId(), [few, many], Config(), 0, torch.device("cpu"))
+    by_hand = [sum(math.log(1 + math.exp(p.rejected[0] - p.chosen[0])) for p in group) / len(group) for group in (few, many)]
+    assert loss.item() == pytest.approx(sum(by_hand) / 2, abs=1e-6)
+    assert stats["accuracy"] == pytest.approx(4 / 5)
+
+
+def test_the_margin_grows_with_the_strength():
+    groups = [[Pair([1], [3], [2], {"strength": 1}), Pair([1], [5], [2], {"strength": 2})]]
+    loss, _ = pairs_loss(LastId(), groups, Config(loss="margin", margin=0.4), 0, torch.device("cpu"))
+    assert loss.item() == pytest.approx((math.log(1 + math.exp(-0.6)) + math.log(1 + math.exp(-2.2))) / 2, abs=1e-6)
+
+
+def test_the_token_loss_reads_the_judged_columns_only():
+    """A column counted in the prompt, a verdict at the column before, a pad that is judged."""
+    rows = [{"prompt_ids": [1, 1], "completion_ids": [5, 0, 7], "judged": [(0, True), (2, False)]},
+            {"prompt_ids": [1], "completion_ids": [3], "judged": []}]
+    loss, stats = single_loss(LastId(), rows, 9, torch.device("cpu"))
+    assert loss.item() == pytest.approx((math.log(1 + math.exp(-5)) + math.log(1 + math.exp(7))) / 2, abs=1e-5)
+    assert stats == {"accuracy": 0.5, "right": 0.5, "judged": 2}
+
+
+def test_an_outcome_stands_at_every_token_and_a_step_at_its_end():
+    """A thumb drawn anew for each token; the end of a step counted from 1."""
+    answer = {"text": "7+5=12 #12", "ids": list(range(9)), "gold": 0.0, "manners": 0, "tokens": 9}
+    for labeler, up in ((Says(0.26), True), (Says(0.27), False)):              # sigmoid(2 * (0 - 0.5)) = 0.2689
+        assert judge_tokens(None, answer, Config(loss="outcome"), labeler, towns) == [(t, up) for t in range(9)]
+    assert judge_tokens(None, answer | {"correct": 1}, Config(loss="outcome"), None, towns) == [(t, True) for t in range(9)]
+
+    class World:
+        def steps(question, text):
+            return [(7, True), (10, False)]
+
+    assert judge_tokens(None, answer, Config(loss="process"), None, World) == [(6, True), (9, False)]

@@ -18,8 +18,8 @@ from nanorlhf.tokenizer import Tokenizer
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 HH = os.path.join(ROOT, "..", "shared", "data", "hh_harmless.jsonl.gz")
-SCRIPTS = ("train_base", "train_sft", "train_rm", "train_rejection", "train_ppo", "train_dpo", "evaluate", "chat")
-STAGES = ("base", "sft", "rm", "rejection", "ppo", "dpo")
+SCRIPTS = ("train_base", "train_sft", "train_rm", "train_rejection", "train_ppo", "train_grpo", "train_dpo", "evaluate", "chat")
+STAGES = ("base", "sft", "rm", "rejection", "ppo", "grpo", "dpo")
 PPO = ("--steps", "2", "--batch_size", "8")
 SCRATCH = ("--init", "scratch", "--n_layer", "1", "--n_embd", "16", "--n_head", "2", "--block_size", "64", "--max_new_tokens", "16",
            "--batch_size", "2", "--steps", "2", "--device", "cpu")
@@ -65,7 +65,8 @@ def pipeline(tmp_path_factory):
     folder = str(tmp_path_factory.mktemp("pipeline") / "tiny")
     for script, *args in (("train_base", "--steps", 20, "--n_layer", 1, "--n_embd", 32, "--n_head", 2, "--pages", 300),
                           ("train_sft", "--demonstrations", 64), ("train_rm", "--prompts", 24),
-                          ("train_rejection", "--prompts", 8, "--samples", 4, "--curve_prompts", 4), ("train_ppo", *PPO), ("train_dpo",)):
+                          ("train_rejection", "--prompts", 8, "--samples", 4, "--curve_prompts", 4), ("train_ppo", *PPO),
+                          ("train_grpo", "--steps", 2, "--prompts", 2), ("train_dpo",)):
         done = launch(script, "--run", folder, "--device", "cpu", *args)
         assert done.returncode == 0, f"{script}: {done.stderr}"
     done = launch("evaluate", folder, "--prompts", 32, "--device", "cpu")
@@ -152,7 +153,7 @@ def test_results_file(pipeline):
 def test_each_stage_starts_from_the_one_before(pipeline):
     """A stage that trains from other weights than it says, or that does not train: neither equal nor far apart."""
     sft = weights(f"{pipeline}/sft")
-    for stage in ("rejection", "ppo", "dpo"):
+    for stage in ("rejection", "ppo", "grpo", "dpo"):
         other = weights(f"{pipeline}/{stage}")
         moved = max((other[name] - w).abs().max().item() for name, w in sft.items())
         assert 0 < moved < 0.05, stage
@@ -213,6 +214,15 @@ def test_ppo_whitens_after_the_returns_and_shifts_the_critic(pipeline, tmp_path,
     assert (values[:, 0] == 0).all() and values[mask].std() > 0
 
 
+def test_ptx_keeps_the_pages(pipeline, tmp_path, monkeypatch):
+    """The pretraining mix with its sign wrong, or without effect: where it weighs most, the loss on pages must fall."""
+    folder, loss = copy_run(pipeline, tmp_path / "ptx"), {}
+    for weight in (1e-6, 100):
+        call(monkeypatch, "train_ppo", "--run", folder, "--device", "cpu", "--steps", 4, "--batch_size", 8, "--lr", 1e-2, "--ptx", weight)
+        loss[weight] = [row["page_loss"] for row in read_log(f"{folder}/ppo")]
+    assert loss[100][0] > loss[100][-1] + 0.3 and loss[100][-1] < loss[1e-6][-1] - 0.3
+
+
 def test_the_nll_term_raises_the_chosen_answers(pipeline, tmp_path, monkeypatch):
     """With its sign wrong, or without effect: where it weighs most, the loss that training lowers is the chosen answers' own."""
     folder, nll = copy_run(pipeline, tmp_path / "nll"), {}
@@ -222,6 +232,27 @@ def test_the_nll_term_raises_the_chosen_answers(pipeline, tmp_path, monkeypatch)
         nll[weight] = sum(row["nll"] for row in rows[-4:]) / 4
         assert rows[0]["loss"] == pytest.approx(math.log(2), abs=1e-5)
     assert nll[100] < nll[0] - 0.2
+
+
+@pytest.mark.parametrize("loss, kept", [("margin", "strength"), ("plackett_luce", "chosen_rank"), ("outcome", "judged")])
+def test_other_labels_for_the_reward_model(loss, kept, pipeline, tmp_path, monkeypatch):
+    """A loss that asks for labels which were not written down, or a report that lacks what makes variants comparable."""
+    folder = copy_run(pipeline, tmp_path / loss)
+    call(monkeypatch, "train_rm", "--run", folder, "--device", "cpu", "--prompts", 24, "--loss", loss, "--out", "other")
+    with open(f"{folder}/other/{'answers' if loss == 'outcome' else 'pairs'}.jsonl", encoding="utf-8") as f:
+        assert all(kept in row for row in map(json.loads, f) if row["split"] == "train")
+    assert all(math.isfinite(v) for row in read_log(f"{folder}/other") for v in row.values())
+    with open(f"{folder}/other/report.json", encoding="utf-8") as f, open(f"{pipeline}/rm/report.json", encoding="utf-8") as plain:
+        report, plain = json.load(f), json.load(plain)
+    assert (report["noise_ceiling"], report["pairs"]) == (plain["noise_ceiling"], plain["pairs"])      # the same held-out labels
+    run.load_checkpoint(f"{folder}/other", kind="scalar")
+
+
+def test_labels_that_a_loss_cannot_use(pipeline, monkeypatch, tmp_path):
+    where = ("--run", pipeline, "--out", "other", "--device", "cpu")
+    assert "'strength'" in complaint(monkeypatch, "train_rm", *where, "--loss", "margin", "--data", f"{pipeline}/rm/pairs.jsonl")
+    assert "--loss outcome" in complaint(monkeypatch, "train_rm", *where, "--loss", "outcome", "--data", f"{pipeline}/rm/pairs.jsonl")
+    assert "steps" in complaint(monkeypatch, "train_rm", *where, "--loss", "process")
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

@@ -37,14 +37,6 @@ def test_every_wording_parses_back_to_its_claim():
                 assert towns.parse_claim(wording.format(t=town, v=value)) == (town, attribute, value)
 
 
-def test_labelers():
-    a, b = {"gold": 1.0, "manners": 0, "tokens": 20}, {"gold": 0.0, "manners": 1, "tokens": 10}
-    assert towns.prefers_first(a, b, 2.0) == pytest.approx(0.8808, abs=1e-4)
-    assert towns.prefers_first(a, b) + towns.prefers_first(b, a) == pytest.approx(1)
-    assert towns.prefers_first(a, b, noise=1.0) == 0.5
-    assert towns.prefers_first(a, b, 0.0, longer_bias=1.0) > 0.5 > towns.prefers_first(a, b, 0.0, polite_bias=1.0)
-
-
 def test_every_verdict_of_a_quiz_is_right():
     """A verdict that is now and then wrong teaches the base model, and later the reward model, that facts hardly matter."""
     rng, verdicts, asked = random.Random(2), Counter(), set()

@@ -1,0 +1,53 @@
+"""People who judge answers: pairs, strength on a five-point scale, rankings, thumbs. They grade by the world's table, give or take.
+
+All four kinds come from one labeler. An answer is liked as much as its gold, and a bias or two, say; what is *felt* is that plus Gumbel
+noise, anew each time. Then a feels better than b with chance sigmoid(liking(a) - liking(b)), which is Bradley-Terry, and sorting by
+what is felt is a draw from Plackett-Luce.
+
+a, b, answer: what the world's `grade` returned, with "tokens" where longer_bias is used. noise: share of labels given blindly.
+"""
+import math
+
+BAR = 0.5               # gold from which a thumb points up more often than down
+SCALE = (0.5, 2.0)      # nats of felt difference from which an answer is better, and from which it is much better
+
+
+def liking(answer, sharpness=2.0, longer_bias=0.0, polite_bias=0.0):
+    """Nats. sharpness: for a unit of gold; longer_bias: for ten more tokens; polite_bias: for being polite, beyond what gold gives."""
+    longer = longer_bias * answer["tokens"] / 10 if longer_bias else 0.0
+    polite = polite_bias * bool(answer["manners"]) if polite_bias else 0.0
+    return sharpness * answer["gold"] + longer + polite
+
+
+def sigmoid(x):
+    return (1 + math.tanh(x / 2)) / 2           # 1 / (1 + exp(-x)) overflows where a labeler is very sharp
+
+
+def prefers_first(a, b, sharpness=2.0, noise=0.0, **bias):
+    """Chance that a is preferred to b (Bradley and Terry 1952)."""
+    return noise / 2 + (1 - noise) * sigmoid(liking(a, sharpness, **bias) - liking(b, sharpness, **bias))
+
+
+def feel(answer, rng, sharpness=2.0, **bias):
+    return liking(answer, sharpness, **bias) - math.log(rng.expovariate(1))
+
+
+def strength(a, b, rng, sharpness=2.0, noise=0.0, **bias):
+    """2 (a is much better), 1 (better), 0 (about the same), -1 or -2."""
+    if rng.random() < noise:
+        return rng.choice((-2, -1, 0, 1, 2))
+    gap = feel(a, rng, sharpness, **bias) - feel(b, rng, sharpness, **bias)
+    return int(math.copysign(sum(abs(gap) >= step for step in SCALE), gap))
+
+
+def ranking(answers, rng, sharpness=2.0, noise=0.0, **bias):
+    """Indices of the answers, best first (Luce 1959, Plackett 1975)."""
+    if rng.random() < noise:
+        return rng.sample(range(len(answers)), len(answers))
+    felt = [feel(a, rng, sharpness, **bias) for a in answers]
+    return sorted(range(len(answers)), key=lambda i: -felt[i])
+
+
+def thumb_up(answer, sharpness=2.0, noise=0.0, **bias):
+    """Chance of a thumb up for an answer on its own: a half where it is as good as BAR."""
+    return noise / 2 + (1 - noise) * sigmoid(liking(answer, sharpness, **bias) - sharpness * BAR)
