@@ -27,12 +27,12 @@ from nanorlhf.rollout import answer_texts, check_kl, check_ratio, check_rollout,
 @dataclass
 class Config:
     run: str = "out/towns"          # the run's folder; this stage writes <run>/grpo
+    out: str = "grpo"               # name of this stage's folder in the run, to keep several variants
     seed: int = 0                   # of prompts, sampled answers, minibatches
     device: Literal["auto", "cpu", "cuda"] = "auto"     # auto takes a CUDA GPU where there is one
     init: str = ""                  # policy to start from; empty: <run>/sft
     ref: str = ""                   # model that the KL is measured against; empty: <run>/sft
     reward: str = ""                # reward model, or "verifier": the world's own check; empty: <run>/rm
-    out: str = "grpo"               # name of this stage's folder in the run, to keep several variants
     steps: int = 75                 # rollout batches
     prompts: int = 16               # P, in a rollout batch
     samples: int = 4                # K answers to each

@@ -21,6 +21,7 @@ from nanorlhf.rollout import answer_texts, check_kl, check_ratio, check_rollout,
 @dataclass
 class Config:
     run: str = "out/towns"          # the run's folder; this stage writes <run>/ppo
+    out: str = "ppo"                # name of this stage's folder in the run, to keep several variants
     seed: int = 0                   # of prompts, sampled answers, minibatches
     device: Literal["auto", "cpu", "cuda"] = "auto"     # auto takes a CUDA GPU where there is one
     init: str = ""                  # policy to start from; empty: <run>/sft
@@ -112,7 +113,7 @@ def main():
     if cfg.temperature == 0:
         raise InputError("--temperature 0 always gives the same answer; PPO learns from the difference between answers")
     device = run.pick_device(cfg.device)
-    folder = f"{cfg.run}/ppo"
+    folder = f"{cfg.run}/{cfg.out}"
     policy, tokenizer = run.load_checkpoint(cfg.init or f"{cfg.run}/sft", device)
     ref, _ = run.load_checkpoint(cfg.ref or f"{cfg.run}/sft", device, like=tokenizer)
     reward_model, _ = run.load_checkpoint(cfg.reward or f"{cfg.run}/rm", device, kind="scalar", like=tokenizer)

@@ -22,6 +22,7 @@ from nanorlhf.rollout import generate_in_batches, score_answers
 @dataclass
 class Config:
     run: str = "out/towns"          # the run's folder; this stage writes <run>/rejection and <run>/rejection_control
+    out: str = "rejection"          # name of this stage's folder in the run, to keep several variants
     seed: int = 0                   # of prompts, sampled answers, the control's choice, data order
     device: Literal["auto", "cpu", "cuda"] = "auto"     # auto takes a CUDA GPU where there is one
     init: str = ""                  # model that answers and is then trained; empty: <run>/sft
@@ -123,7 +124,7 @@ def finetune(cfg, folder, init, examples, device):
 def main():
     cfg = run.parse(Config, __doc__)
     device = run.pick_device(cfg.device)
-    folder, init = f"{cfg.run}/rejection", cfg.init or f"{cfg.run}/sft"
+    folder, init = f"{cfg.run}/{cfg.out}", cfg.init or f"{cfg.run}/sft"
     model, tokenizer = run.load_checkpoint(init, device)
     reward_model, _ = run.load_checkpoint(cfg.reward or f"{cfg.run}/rm", device, kind="scalar", like=tokenizer)
 
@@ -151,7 +152,7 @@ def main():
         print(f"  {name:15} {len(pick)} answers  proxy {scores[p, j].mean():6.2f}  gold {gold[p, j].mean():6.2f}")
 
     # 4. imitate
-    for name, pick in (("rejection", chosen), ("rejection_control", control))[:1 + cfg.control]:
+    for name, pick in ((cfg.out, chosen), (f"{cfg.out}_control", control))[:1 + cfg.control]:
         examples = []
         for p, j in pick:
             prompt, answer = tokenizer.prompt(questions[p].text), responses[p * cfg.samples + j]
