@@ -185,7 +185,9 @@ def main():
                 if step == 1 and not updates:
                     check_ratio(stats["ratio_error"], bound=1e-4 if device.type == "cpu" else 0.2)     # bf16 rounds by batch shape
                 if cfg.kl_in == "loss":
-                    loss = loss + cfg.beta * aggregate(kl_estimate(logp, ref_logp[rows], cfg.kl), mask[rows], cfg.aggregate, cfg.max_new_tokens)
+                    inside = logp.where(mask[rows], ref_logp[rows])         # k3 of a pad can overflow; masked afterwards its gradient is NaN
+                    kl_loss = aggregate(kl_estimate(inside, ref_logp[rows], cfg.kl), mask[rows], cfg.aggregate, cfg.max_new_tokens)
+                    loss = loss + cfg.beta * kl_loss
                 loss.backward()
                 stats["grad_norm"] = run.update(policy, optimizer, cfg.lr, cfg.max_grad_norm)
                 updates.append(stats | {"loss": loss.item()})

@@ -4,10 +4,9 @@ With every answer a row of a batch, each expectation is a sum, pi* = ref exp(r/b
 do to sampled answers can be compared with what they should do on average, to the last digit.
 A prompt is one word, and the padding is the end token's id: a mask taken from ids instead of lengths goes wrong here.
 """
-import argparse
 
 import itertools
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from types import SimpleNamespace
 
 import torch
@@ -72,13 +71,13 @@ class Table(nn.Module):
         return self.weight[codes]
 
 
-def tiny_gpt(seed, scale=15.0):
-    """Away from uniform (scale: on GPT-2's initial weights), so that prefixes matter."""
+def tiny_gpt(seed):
+    """GPT-2's initial weights times 15: far from uniform, so that prefixes matter."""
     model = GPT(GPTConfig(V, 1 + T, n_layer=1, n_head=2, n_embd=16), torch.Generator().manual_seed(seed)).eval()
     with torch.no_grad():
         for p in model.parameters():
             if p.dim() == 2:
-                p.mul_(scale)
+                p.mul_(15)
     return model
 
 

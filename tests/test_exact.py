@@ -117,7 +117,7 @@ def test_training_ends_at_pi_star(script, settings, monkeypatch, tmp_path):
     """The scripts' own main(), sampling and all: a KL that is not paid in full, a penalty or an end token that is not counted."""
     before, after = learned(monkeypatch, tmp_path, script, Table(V, 1.0, 4.0).float(), Table(V, 0.7, 2.5).float(),
                             Table(1, 1.5, 2.4).float(), **settings)
-    assert all(1 < d < 3 for d in before) and all(d < 0.002 for d in after), (before, after)
+    assert all(1 < d < 3 for d in before) and all(d < 0.005 for d in after), (before, after)
 
 
 def dpo_optimum(weight):
@@ -332,7 +332,7 @@ def test_kl_is_paid_for_what_comes_after(gamma, off):
     assert ((got - exact).norm() / exact.norm()).item() == pytest.approx(off, abs=1e-3 if off else 1e-10)
 
 
-@pytest.mark.parametrize("shift, exact", [(shift_right, True), (lambda x: x, False), (lambda x: shift_right(shift_right(x)), False)],
+@pytest.mark.parametrize("shift, exact", [(lambda x: shift_right(x), True), (lambda x: x, False), (lambda x: shift_right(shift_right(x)), False)],
                          ids=["before its token", "sees its token", "a token late"])
 def test_critic_regresses_onto_backward_induction(shift, exact):
     """Every answer as often as its probability of n/64 says, so that the regression has no noise: its optimum is V, to the last digit."""
@@ -535,6 +535,15 @@ def test_main_of_grpo_is_held_by_a_kl_in_the_loss(kind, monkeypatch, tmp_path):
     for prompt in PROMPTS:
         world = answers(prompt)
         assert kl(logprobs(policy, world).sum(1), logprobs(ref, world).sum(1)) < 0.005
+
+
+def test_main_of_grpo_bears_any_pad(monkeypatch, tmp_path):
+    """k3 of a pad that the policy thinks impossible and the reference does not is infinite: masked afterwards, its gradient is NaN."""
+    policy, ref = Table(phase=1.0).float(), Table(phase=1.0).float()
+    with torch.no_grad():
+        policy.weight[END::V, END] = -200.0                                 # after an end token never another one: what padding is here
+    play(monkeypatch, tmp_path, train_grpo, policy, ref, Table(1, 1.5, 0.4).float(), steps=2, prompts=8, samples=4, beta=1.0, kl_in="loss", kl="k3")
+    assert policy.weight.isfinite().all() and not torch.equal(policy.weight, ref.weight)
 
 
 def test_main_of_grpo_leaves_flat_groups_out(monkeypatch, tmp_path):

@@ -50,7 +50,7 @@ def test_what_a_change_of_the_scores_does():
 
 
 def test_a_group_without_spread_gives_exact_zeros():
-    """In float32 the std of six times 0.3 is 3e-8, not 0: a test for std == 0 lets it teach rounding errors, divided by 1e-4."""
+    """In float32 the std of six times 0.3 is 3e-8 (alone; 0 among other rows): std == 0 lets it teach rounding errors, divided by 1e-4."""
     missed = 0
     for K in range(2, 9):
         for value in (0.1, 0.2, 0.3, 0.7, -0.4, 2.0):
