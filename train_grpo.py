@@ -1,14 +1,14 @@
 """Policy gradients without a critic: the answers to one prompt are each other's baseline.
 
     maximise  E[ r(x, y) ] - beta KL( policy || ref )
-    python train_grpo.py                                                            GRPO (Shao et al. 2024), a minute on two laptop cores
-    python train_grpo.py --advantage reinforce --aggregate fixed --kl_in reward     REINFORCE (Williams 1992)
-    python train_grpo.py --advantage rloo --aggregate fixed --kl_in reward          RLOO (Ahmadian et al. 2024)
-    python train_grpo.py --advantage dr_grpo --aggregate fixed                      Dr. GRPO (Liu et al. 2025)
-    python train_grpo.py --aggregate token --clip_high 0.28 --skip_flat             DAPO (Yu et al. 2025)
-    python train_grpo.py --ratio sequence --clip_low 3e-4 --clip_high 4e-4          GSPO (Zheng et al. 2025)
-    python train_grpo.py --aggregate token --objective cispo                        CISPO (MiniMax 2025)
-    python train_grpo.py --reward verifier                                          RLVR: a check in place of a reward model
+    python train_grpo.py                                                                 GRPO (Shao et al. 2024), a minute on a laptop
+    python train_grpo.py --advantage reinforce --aggregate fixed --kl_in reward --kl k1  REINFORCE (Williams 1992)
+    python train_grpo.py --advantage rloo --aggregate fixed --kl_in reward --kl k1       RLOO (Ahmadian et al. 2024)
+    python train_grpo.py --advantage dr_grpo --aggregate fixed                           Dr. GRPO (Liu et al. 2025)
+    python train_grpo.py --aggregate token --clip_high 0.28 --skip_flat                  DAPO (Yu et al. 2025)
+    python train_grpo.py --ratio sequence --clip_low 3e-4 --clip_high 4e-4               GSPO (Zheng et al. 2025)
+    python train_grpo.py --aggregate token --objective cispo                             CISPO (MiniMax 2025)
+    python train_grpo.py --reward verifier                                               RLVR: a check in place of a reward model
 
 Each step:  1. write K answers to each prompt   2. grade them   3. credit each answer   4. improve the policy
 What to watch: as in train_ppo.py, and `flat`, the share of prompts whose answers all score the same: they teach nothing.
@@ -185,7 +185,9 @@ def main():
                 if step == 1 and not updates:
                     check_ratio(stats["ratio_error"], bound=1e-4 if device.type == "cpu" else 0.2)     # bf16 rounds by batch shape
                 if cfg.kl_in == "loss":
-                    loss = loss + cfg.beta * aggregate(kl_estimate(logp, ref_logp[rows], cfg.kl), mask[rows], cfg.aggregate, cfg.max_new_tokens)
+                    inside = logp.where(mask[rows], ref_logp[rows])         # k3 of a pad can overflow; masked afterwards its gradient is NaN
+                    kl_loss = aggregate(kl_estimate(inside, ref_logp[rows], cfg.kl), mask[rows], cfg.aggregate, cfg.max_new_tokens)
+                    loss = loss + cfg.beta * kl_loss
                 loss.backward()
                 stats["grad_norm"] = run.update(policy, optimizer, cfg.lr, cfg.max_grad_norm)
                 updates.append(stats | {"loss": loss.item()})

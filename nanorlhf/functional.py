@@ -15,9 +15,10 @@ def shift_right(x):
 def token_logprobs(logits, ids, temperature=1.0):
     """logits (B, T, V), ids (B, T) -> (B, T) nats: log p(ids[:, t] | ids[:, :t]) at this temperature; column 0 is 0.
 
-    float32 whatever came in: bf16 keeps 8 bits, and a ratio of probabilities lives in the bits it drops.
+    At least float32 whatever came in: bf16 keeps 8 bits, and a ratio of probabilities lives in the bits it drops.
     """
-    logp = F.log_softmax(logits[:, :-1].float() / temperature, dim=-1)                        # (B, T-1, V)
+    logits = logits[:, :-1].to(torch.promote_types(logits.dtype, torch.float32))
+    logp = F.log_softmax(logits / temperature, dim=-1)                                        # (B, T-1, V)
     return F.pad(logp.gather(2, ids[:, 1:, None]).squeeze(2), (1, 0))
 
 
