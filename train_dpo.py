@@ -218,6 +218,7 @@ def kto_reference_point(policy, ref, pairs, pad, device):
     """[Pair] -> () nats: KTO's z0, the mean log policy/ref of answers behind prompts that are not theirs, not below 0.
 
     It stands in for KL(policy || ref), which would take fresh samples. Behind their own prompts it would be the mean of what it judges.
+    In the made-up world it stays 0: an answer about another town only becomes less likely.
     """
     prompts, answers = data.mismatched(pairs, policy.cfg.block_size)
     if not prompts:
@@ -260,6 +261,9 @@ def check_settings(cfg):
         raise InputError(f"--answers {cfg.answers}: it takes two answers to make a pair")
     if cfg.ref and cfg.loss in REFERENCE_FREE:
         raise InputError(f"--loss {cfg.loss} has no reference; leave --ref out")
+    for flag, loss in (("label_smoothing", "cdpo"), ("gamma", "simpo")):
+        if cfg.loss != loss and getattr(cfg, flag) != getattr(Config, flag):
+            raise InputError(f"--{flag} has no effect on --loss {cfg.loss}; it belongs to --loss {loss}")
 
 
 def load_pairs(cfg, tokenizer, block_size):
@@ -283,10 +287,12 @@ def main():
     train, held_out = load_pairs(cfg, tokenizer, policy.cfg.block_size)
     at_once = 2 * cfg.batch_size                    # answers a forward: what training holds at least
     if cfg.loss in REFERENCE_FREE:
-        ref, starts_at_ref = None, False
-    else:
-        ref = run.load_checkpoint(cfg.ref, device, like=tokenizer)[0] if cfg.ref else copy.deepcopy(policy)
-        starts_at_ref = run.same_weights(policy, ref)
+        ref = None
+    elif cfg.ref:
+        ref, _ = run.load_checkpoint(cfg.ref, device, like=tokenizer)
+    else:                                           # a copy where it is asked again after the policy has changed
+        ref = copy.deepcopy(policy) if cfg.online or cfg.loss == "kto" else policy
+    starts_at_ref = ref is not None and run.same_weights(policy, ref)
     if cfg.online or not ref:
         ref_chosen = ref_rejected = torch.zeros(len(train) + len(held_out))
     else:
@@ -305,7 +311,7 @@ def main():
     log = run.Log(folder, cfg, steps, cfg.log_every)
     show = ((lambda title: run.show_samples(folder, title, policy, tokenizer, [p.prompt for p in held_out[:3]], cfg.max_new_tokens, cfg.seed))
             if cfg.data else (lambda title: run.show_world(folder, title, policy, tokenizer, cfg.max_new_tokens, cfg.seed)))
-    show("before dpo")
+    show(f"before {cfg.loss}")
     batches = data.epochs(groups, cfg.batch_size, run.generator(cfg.seed, "data order"), lambda group: max(train[i].length for i in group))
     prompt_rng, labeler = run.rng(cfg.seed, "dpo prompts"), run.rng(cfg.seed, "dpo labels")
     sampling = run.generator(cfg.seed, "dpo answers", device)
@@ -353,7 +359,7 @@ def main():
         right = (chosen_rewards > rejected_rewards).float().mean()
         print(f"held-out pairs: loss {losses.mean():.3f}, accuracy of the implicit reward {right:.1%} on {len(held_out)} pairs")
     run.save_checkpoint(f"{folder}/model.pt", policy, tokenizer)
-    show("after dpo")
+    show(f"after {cfg.loss}")
 
 
 if __name__ == "__main__":

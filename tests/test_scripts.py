@@ -284,7 +284,9 @@ def test_a_step_of_dpo_without_a_pair_is_skipped(pipeline, tmp_path, monkeypatch
 @pytest.mark.parametrize("flags, words", [(("--online", "labeler", "--data", "x.jsonl"), "leave --data out"),
                                           (("--online", "labeler", "--answers", 1), "two answers to make a pair"),
                                           (("--loss", "simpo", "--ref", "out/x"), "leave --ref out"),
-                                          (("--loss", "orpo", "--ref", "out/x"), "leave --ref out")])
+                                          (("--loss", "orpo", "--ref", "out/x"), "leave --ref out"),
+                                          (("--label_smoothing", 0.2), "belongs to --loss cdpo"),
+                                          (("--loss", "orpo", "--gamma", 0), "belongs to --loss simpo")])
 def test_settings_of_dpo_that_contradict_each_other(flags, words, monkeypatch):
     """A flag that is silently without effect."""
     assert words in complaint(monkeypatch, "train_dpo", *flags)
