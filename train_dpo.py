@@ -4,7 +4,7 @@
               - nll E log policy(chosen) / its tokens                                               Pang et al. 2024, eq. 1
     python train_dpo.py                                             a minute on two laptop cores
     python train_dpo.py --loss ipo                                  another first line: cdpo, ipo, hinge, kto, orpo, simpo
-    python train_dpo.py --online labeler                            pairs of the policy's own answers, sampled and labelled at every step
+    python train_dpo.py --online labeler                            pairs of the policy's own answers, labelled as it trains: half a minute
     python train_dpo.py --run out/hh --data hh.jsonl.gz             pairs of your own, from the SFT model of the same run
 
 It learns from the pairs that train_rm.py wrote. What to watch: the margin grows, yet *both* log-probs usually fall, the rejected one
@@ -115,7 +115,7 @@ def kto_loss(policy, ref, desirable, z0, beta):
     """Summed log-probs of answers (B,), desirable (B,) bool, z0: a number or () tensor, nats -> losses (B,). Ethayarajh et al. 2024, eq. 8.
 
     1 - sigmoid(+-beta (log policy/ref - z0)): + for a desirable answer, - for an undesirable one. z0, the KL at which people see neither
-    gain nor loss, is a constant here: the paper sends no gradient through it, and through a noisy mean there had better be none.
+    gain nor loss, is a constant here: no gradient goes through it.
     """
     gain = beta * (policy - ref.detach() - torch.as_tensor(z0).detach())
     return 1 - torch.sigmoid(torch.where(desirable, gain, -gain))
