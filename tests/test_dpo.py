@@ -388,3 +388,6 @@ def test_beta_0_is_the_loss_s_own(name):
     own, named = (pair_losses(train_dpo.Config(loss=name, beta=beta), *args, None, None, 0.1) for beta in (0.0, train_dpo.OWN_BETA[name]))
     other = pair_losses(train_dpo.Config(loss=name, beta=0.77), *args, None, None, 0.1)
     assert torch.equal(own[0], named[0]) and not torch.allclose(own[0], other[0])
+    hard = pair_losses(train_dpo.Config(loss=name, online="reward_model"), *args, None, None, 0.1)          # 2.5 times as dear
+    dear = pair_losses(train_dpo.Config(loss=name, beta=2.5 * train_dpo.OWN_BETA[name]), *args, None, None, 0.1)
+    assert torch.equal(hard[0], dear[0])
