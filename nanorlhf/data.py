@@ -254,6 +254,19 @@ def pair_batch(pairs, pad, device):
     return *answer_batch(prompts, answers, pad, device), *(torch.tensor(rows, device=device) for rows in sides)
 
 
+def mismatched(pairs, block_size):
+    """[Pair] -> prompts, answers (lists of N lists of ids): each answer behind the next other prompt; empty where there is only one.
+
+    The same question may stand in a batch twice: its neighbour's answer would not be to another prompt.
+    """
+    prompts, answers, *_ = distinct_answers(pairs)
+    distinct = list(dict.fromkeys(map(tuple, prompts)))
+    if len(distinct) < 2:
+        return [], []
+    following = dict(zip(distinct, distinct[1:] + distinct[:1]))
+    return [list(following[tuple(p)])[-(block_size - len(a)):] for p, a in zip(prompts, answers)], answers
+
+
 def map_answers(f, prompts, responses, pad, device, batch_size=256):
     """f(ids (B, T), mask (B, T)) -> (B,), over all N answers: (N,) float32 on the CPU, in the order given.
 

@@ -255,6 +255,74 @@ def test_labels_that_a_loss_cannot_use(pipeline, monkeypatch, tmp_path):
     assert "steps" in complaint(monkeypatch, "train_rm", *where, "--loss", "process")
 
 
+DPO = ("--device", "cpu", "--steps", 2, "--batch_size", 4)
+
+
+@pytest.mark.parametrize("loss", ["cdpo", "ipo", "hinge", "kto", "orpo", "simpo"])
+def test_every_loss_of_dpo_trains(loss, pipeline, tmp_path, monkeypatch, capsys):
+    """A loss that the script cannot reach, or whose first value is not what policy == reference makes it; a reference read in vain."""
+    folder = copy_run(pipeline, tmp_path / "run")
+    call(monkeypatch, "train_dpo", "--run", folder, "--loss", loss, "--out", f"dpo_{loss}", *DPO)
+    rows = read_log(f"{folder}/dpo_{loss}")
+    first = {"cdpo": math.log(2), "ipo": 25.0, "hinge": 1.0, "kto": 0.5}.get(loss)
+    assert [row["step"] for row in rows] == [1, 2] and all(math.isfinite(v) for row in rows for v in row.values())
+    assert rows[0]["loss"] == pytest.approx(first, rel=1e-5) if first else rows[0]["loss"] > 0
+    assert os.path.exists(f"{folder}/dpo_{loss}/ref_logprobs.pt") == bool(first) and not os.path.exists(f"{folder}/dpo")
+    if not first:                                   # nothing to be relative to: the log-probs themselves, and no 0 at the start
+        assert rows[0]["chosen"] == pytest.approx(rows[0]["chosen_logprob"]) and rows[0]["rejected"] < -1
+    assert not same(weights(f"{folder}/sft"), weights(f"{folder}/dpo_{loss}"))
+    assert "accuracy of the implicit reward" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("online, loss", [("labeler", "dpo"), ("labeler", "kto"), ("reward_model", "dpo"), ("reward_model", "simpo")])
+def test_online_pairs_are_the_policy_s_own(online, loss, pipeline, tmp_path, monkeypatch):
+    """Pairs of yesterday's policy or of other prompts, the worse answer chosen, equal answers kept, no pairs.jsonl needed."""
+    import train_dpo
+    folder, seen, pair_batch = copy_run(pipeline, tmp_path / "run"), [], train_dpo.data.pair_batch
+    os.remove(f"{folder}/rm/pairs.jsonl")
+    monkeypatch.setattr(train_dpo.data, "pair_batch", lambda pairs, *rest: seen.append(pairs) or pair_batch(pairs, *rest))
+    call(monkeypatch, "train_dpo", "--run", folder, "--online", online, "--loss", loss, "--answers", 3, "--sharpness", 100, *DPO)
+    rows = read_log(f"{folder}/dpo")
+    assert [len(pairs) + row["same"] for pairs, row in zip(seen, rows)] == [4 * 3, 4 * 3]
+    if loss != "simpo":
+        assert rows[0]["loss"] == pytest.approx(math.log(2) if loss == "dpo" else 0.5, abs=1e-5)
+    _, tokenizer = run.load_checkpoint(f"{folder}/sft")
+    questions = {tuple(tokenizer.prompt(text)): q for text, q in towns.TRAIN.items()}
+    judge, _ = run.load_checkpoint(f"{folder}/rm", kind="scalar")
+
+    def worth(pair, answer):
+        done = answer[-1] == tokenizer.end
+        if online == "labeler":
+            return towns.grade(questions[tuple(pair.prompt)], tokenizer.decode(answer[:-1] if done else answer), done)["gold"]
+        return judge(torch.tensor([pair.prompt + answer]))[0, -1].item() - 2.0 * (not done)
+
+    for pair in seen[0] + seen[1]:
+        assert pair.chosen != pair.rejected
+        assert worth(pair, pair.chosen) >= worth(pair, pair.rejected) - 1e-4
+    assert len({tuple(p.prompt) for p in seen[0]}) > 1 and {tuple(p.chosen) for p in seen[0]} != {tuple(p.chosen) for p in seen[1]}
+    assert not same(weights(f"{folder}/sft"), weights(f"{folder}/dpo"))
+
+
+def test_a_step_of_dpo_without_a_pair_is_skipped(pipeline, tmp_path, monkeypatch):
+    """An empty batch, on which everything is NaN."""
+    import train_dpo
+    monkeypatch.setattr(train_dpo, "online_pairs", lambda *_: ([], {"gold": 0.0, "same": 6}))
+    folder = copy_run(pipeline, tmp_path / "run")
+    call(monkeypatch, "train_dpo", "--run", folder, "--online", "labeler", *DPO)
+    assert [row["same"] for row in read_log(f"{folder}/dpo")] == [6, 6] and same(weights(f"{folder}/sft"), weights(f"{folder}/dpo"))
+
+
+@pytest.mark.parametrize("flags, words", [(("--online", "labeler", "--data", "x.jsonl"), "leave --data out"),
+                                          (("--online", "labeler", "--answers", 1), "two answers to make a pair"),
+                                          (("--loss", "simpo", "--ref", "out/x"), "leave --ref out"),
+                                          (("--loss", "orpo", "--ref", "out/x"), "leave --ref out"),
+                                          (("--label_smoothing", 0.2), "belongs to --loss cdpo"),
+                                          (("--loss", "orpo", "--gamma", 0), "belongs to --loss simpo")])
+def test_settings_of_dpo_that_contradict_each_other(flags, words, monkeypatch):
+    """A flag that is silently without effect."""
+    assert words in complaint(monkeypatch, "train_dpo", *flags)
+
+
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_help(script, monkeypatch, capsys):
     """A setting without help, a % that argparse trips over."""
