@@ -4,7 +4,6 @@ With every answer a row of a batch, each expectation is a sum, pi* = ref exp(r/b
 do to sampled answers can be compared with what they should do on average, to the last digit.
 A prompt is one word, and the padding is the end token's id: a mask taken from ids instead of lengths goes wrong here.
 """
-
 import itertools
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -51,7 +50,6 @@ class Table(nn.Module):
     def __init__(self, outputs=V, scale=1.0, phase=0.0):
         super().__init__()
         self.weight = nn.Parameter(waves(2 * V ** (T + 1) * outputs, scale, phase).view(-1, outputs))
-
         self.cfg = GPTConfig(V, 1 + T, n_layer=1, n_head=1, n_embd=1)
         self.wte = SimpleNamespace(weight=torch.eye(V))          # generate() multiplies what hidden() gives with the head
 
