@@ -11,7 +11,9 @@
     python train_grpo.py --reward verifier                                               RLVR: a check in place of a reward model
 
 Each step:  1. write K answers to each prompt   2. grade them   3. credit each answer   4. improve the policy
-What to watch: as in train_ppo.py, and `flat`, the share of prompts whose answers all score the same: they teach nothing.
+What to watch: as in train_ppo.py, and `flat`, the share of prompts whose answers all score the same: they teach nothing. A KL in the loss is
+charged to each token alone, which is not the KL's gradient (tests/README.md has the angles): it costs more KL for the same score.
+The papers of Dr. GRPO and DAPO leave the KL out altogether: --beta 0.
 Left out: sampling until every prompt of a batch has spread (DAPO), a penalty on length near the budget.
 """
 from dataclasses import dataclass
@@ -110,6 +112,8 @@ def check_settings(cfg):
         raise InputError(f"--kl_in reward takes --kl k1: the gradient of {cfg.kl} in the reward is not the KL's")
     if cfg.advantage != "reinforce" and cfg.samples < 2:
         raise InputError(f"--samples {cfg.samples}: {cfg.advantage} compares the answers to a prompt, so it needs at least 2")
+    if cfg.advantage == "reinforce" and cfg.skip_flat:
+        raise InputError("--skip_flat is for advantages within a group; with reinforce answers that all score the same still teach")
     if cfg.ratio == "sequence" and cfg.aggregate != "sequence":
         raise InputError("--ratio sequence takes --aggregate sequence: its one ratio an answer would count once a token")
     if cfg.temperature == 0:
@@ -138,7 +142,8 @@ def main():
 
     print(f"grpo: {cfg.steps} steps of {P} x {K} answers on {device.type}; advantage {cfg.advantage}, {cfg.aggregate} aggregation, "
           f"{cfg.ratio} ratio, {cfg.objective}, beta {cfg.beta:g} in the {cfg.kl_in} ({cfg.kl})")
-    print("the loss is near 0 by construction, since a group's advantages add up to 0; its gradient is not: watch the score")
+    if cfg.advantage != "reinforce" and cfg.aggregate == "sequence":
+        print("the policy loss starts at 0 in every step, since a group's advantages add up to 0; its gradient does not: watch score and grad_norm")
     log = run.Log(folder, cfg, cfg.steps, cfg.log_every)
     run.show_world(folder, "before grpo", policy, tokenizer, cfg.max_new_tokens, cfg.seed)
     baseline = 0.0
@@ -167,7 +172,7 @@ def main():
             credited = scores - cfg.beta * kls["k1"] if cfg.kl_in == "reward" else scores
             advantages = group_advantages(credited.view(P, K), cfg.advantage, baseline).view(P * K, 1)
             baseline = credited.mean().item() if step == 1 else 0.9 * baseline + 0.1 * credited.mean().item()
-            flat = is_flat(scores.view(P, K))
+            flat = is_flat(credited.view(P, K))
         if step == 1:
             check_rollout(out.logp, old_logp, mask, autocast=device.type == "cuda")
             if starts_at_ref:
