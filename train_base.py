@@ -2,6 +2,7 @@
 
     minimise  - mean_t log p(x_t | x_<t)            over all tokens of all pages (the NLL of any language-modelling chapter)
     python train_base.py                            two and a half minutes on two laptop cores
+    python train_base.py --world sums --run out/sums --n_layer 3 --n_embd 96 --block_size 64
 
 What to watch: `recall` stays at chance for 300 steps while the loss falls (the model learns how pages are written), then climbs to
 100%. Behind it `judged` leaves 50% and passes 90%: to tell a true claim from a false one the model must compare what it reads with what
@@ -13,9 +14,10 @@ from typing import Literal
 
 import torch
 
-from nanorlhf import run, towns
+from nanorlhf import run, sums, towns
 from nanorlhf.functional import masked_mean, token_logprobs
 from nanorlhf.gpt import GPT, GPTConfig
+from nanorlhf.rollout import answer_texts, generate
 from nanorlhf.tokenizer import Tokenizer
 
 
@@ -24,6 +26,8 @@ class Config:
     run: str = "out/towns"          # the run's folder; this stage writes <run>/base
     seed: int = 0                   # of the initial weights and of the pages
     device: Literal["auto", "cpu", "cuda"] = "auto"     # auto takes a CUDA GPU where there is one
+    world: Literal["towns", "sums"] = "towns"           # what the pages are about, and so the vocabulary
+    digits: int = 3                 # of the longest numbers in the pages of sums
     n_layer: int = 4                # two layers recall facts as well, but a reward model built on them checks claims badly
     n_head: int = 4                 # attention heads
     n_embd: int = 112               # width
@@ -44,8 +48,18 @@ def page_ids(page, tokenizer):
 
 
 @torch.no_grad()
-def probe(model, tokenizer, device):
-    """(recall, judged): the share of the 128 facts whose value comes first when a page's sentence stops just before it, and the
+def probe_sums(model, tokenizer, digits):
+    """{"solved"}: the share of 64 held-out sums whose likeliest answer is right."""
+    questions = sums.sample_questions(64, run.rng(0, "probe"), sums.HELD_OUT, digits)
+    room = model.cfg.block_size - max(len(tokenizer.prompt(q.text)) for q in questions)
+    out = generate(model, [tokenizer.prompt(q.text) for q in questions], room, tokenizer.end, temperature=0, pad=tokenizer.pad)
+    right = [sums.grade(*answer)["correct"] for answer in zip(questions, answer_texts(out, tokenizer), out.finished.tolist())]
+    return {"solved": sum(right) / len(right)}
+
+
+@torch.no_grad()
+def probe_towns(model, tokenizer, device):
+    """{"recall", "judged"}: the share of the 128 facts whose value comes first when a page's sentence stops just before it, and the
     share of 256 claims, half of them false, after which "True." and "False." are ranked as they should be."""
     facts = [(town, attribute, value) for town in towns.TOWNS for attribute, value in towns.FACTS[town].items()]
     sentences = [towns.STATEMENTS[attribute][0].format(t=town, v=value) for town, attribute, value in facts]    # "... is Ada."
@@ -56,7 +70,7 @@ def probe(model, tokenizer, device):
     _, logits = _read(model, tokenizer, claims, -1, device)
     true, false = (logits[:, tokenizer.encode(word)[0]] for word in (" True", " False"))
     judged = (true > false) == (torch.arange(len(claims), device=device) % 2 == 1)
-    return sum(recall).item() / len(recall), judged.float().mean().item()
+    return {"recall": sum(recall).item() / len(recall), "judged": judged.float().mean().item()}
 
 
 def _read(model, tokenizer, sentences, column, device):
@@ -71,18 +85,21 @@ def main():
     cfg = run.parse(Config, __doc__)
     device = run.pick_device(cfg.device)
     folder = f"{cfg.run}/base"
-    tokenizer = Tokenizer()
+    world, tokenizer = run.WORLDS[cfg.world], Tokenizer(cfg.world)
     model = GPT(GPTConfig(tokenizer.vocab_size, cfg.block_size, cfg.n_layer, cfg.n_head, cfg.n_embd),
                 run.generator(cfg.seed, "init")).to(device)
     optimizer = run.adamw(model, cfg.lr, cfg.weight_decay)
 
     writer = run.rng(cfg.seed, "pages")
-    stream = torch.tensor([i for _ in range(cfg.pages) for i in page_ids(towns.page(writer), tokenizer)])
+    stream = torch.tensor([i for _ in range(cfg.pages) for i in page_ids(world.page(writer, **run.knobs(world, cfg.digits)), tokenizer)])
     print(f"base: {sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters on {device.type}, "
           f"{len(stream):,} tokens in {cfg.pages:,} pages, vocabulary of {tokenizer.vocab_size}")
-    chance = sum(1 / len(v) for v in towns.VALUES.values()) / len(towns.VALUES)
-    print(f"recall: share of the 128 facts that it completes, a guess gets {chance:.0%}; "
-          "judged: share of true and false claims that it tells apart, a guess gets 50%")
+    if world is sums:
+        print("solved: share of held-out sums whose likeliest answer is right")
+    else:
+        chance = sum(1 / len(v) for v in towns.VALUES.values()) / len(towns.VALUES)
+        print(f"recall: share of the 128 facts that it completes, a guess gets {chance:.0%}; "
+              "judged: share of true and false claims that it tells apart, a guess gets 50%")
 
     log = run.Log(folder, cfg, cfg.steps, cfg.log_every)
     places = run.generator(cfg.seed, "data order")
@@ -98,7 +115,7 @@ def main():
         grad_norm = run.update(model, optimizer, lr, max_grad_norm=1.0)
         stats = {}
         if step % cfg.log_every == 0 or step == cfg.steps:
-            stats["recall"], stats["judged"] = probe(model, tokenizer, device)
+            stats = probe_sums(model, tokenizer, cfg.digits) if world is sums else probe_towns(model, tokenizer, device)
         log(step, loss=loss.item(), **stats, _grad_norm=grad_norm, _lr=lr)
 
     run.save_checkpoint(f"{folder}/model.pt", model, tokenizer)
