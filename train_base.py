@@ -2,7 +2,7 @@
 
     minimise  - mean_t log p(x_t | x_<t)            over all tokens of all pages (the NLL of any language-modelling chapter)
     python train_base.py                            two and a half minutes on two laptop cores
-    python train_base.py --world sums --run out/sums --n_layer 3 --n_embd 96 --block_size 64
+    python train_base.py --world sums --run out/sums --n_layer 3 --n_embd 96 --batch_size 32 --lr 4e-3
 
 What to watch: `recall` stays at chance for 300 steps while the loss falls (the model learns how pages are written), then climbs to
 100%. Behind it `judged` leaves 50% and passes 90%: to tell a true claim from a false one the model must compare what it reads with what
@@ -14,7 +14,7 @@ from typing import Literal
 
 import torch
 
-from nanorlhf import run, sums, towns
+from nanorlhf import InputError, data, run, sums, towns
 from nanorlhf.functional import masked_mean, token_logprobs
 from nanorlhf.gpt import GPT, GPTConfig
 from nanorlhf.rollout import answer_texts, generate
@@ -34,7 +34,7 @@ class Config:
     block_size: int = 96            # longest sequence: a question (12 tokens) and an answer (64) fit
     pages: int = 30000              # how many to write: some 45 tokens each
     steps: int = 1500               # recall is there at 800; telling true from false takes the rest
-    batch_size: int = 16            # rows of block_size tokens
+    batch_size: int = 16            # rows: of block_size tokens, or of one page in the world of sums
     lr: float = 5e-3                # peak learning rate; large models want less
     warmup: int = 50                # steps from 0 to lr
     weight_decay: float = 0.1       # AdamW's
@@ -81,6 +81,22 @@ def _read(model, tokenizer, sentences, column, device):
     return ids, logits[torch.arange(len(ids)), torch.tensor([len(i) + column for i in ids])]
 
 
+def windows(pages, cfg, generator):
+    """Batches without end of (ids, mask) (B, block_size), cut from the pages laid end to end, wherever the cut falls."""
+    stream = torch.tensor([i for ids in pages for i in ids])
+    while True:
+        starts = torch.randint(len(stream) - cfg.block_size, (cfg.batch_size,), generator=generator)
+        ids = torch.stack([stream[s:s + cfg.block_size] for s in starts])
+        yield ids, (torch.arange(cfg.block_size) > 0).expand(ids.shape)                          # token 0 has nothing before it
+
+
+def whole_pages(pages, cfg, pad, generator):
+    """Batches of one page a row. A digit of a sum is found by its place, and in a window the places shift: that takes far longer to learn."""
+    rows = [(ids, [t > 0 for t in range(len(ids))]) for ids in pages]
+    for batch in data.epochs(rows, cfg.batch_size, generator, lambda row: 0):                  # unsorted: short sums and long ones in every batch
+        yield data.conversation_batch(batch, pad, "cpu")
+
+
 def main():
     cfg = run.parse(Config, __doc__)
     device = run.pick_device(cfg.device)
@@ -91,9 +107,11 @@ def main():
     optimizer = run.adamw(model, cfg.lr, cfg.weight_decay)
 
     writer = run.rng(cfg.seed, "pages")
-    stream = torch.tensor([i for _ in range(cfg.pages) for i in page_ids(world.page(writer, **run.knobs(world, cfg.digits)), tokenizer)])
+    pages = [page_ids(world.page(writer, **run.knobs(world, cfg.digits)), tokenizer) for _ in range(cfg.pages)]
+    if max(map(len, pages)) > cfg.block_size and world is sums:
+        raise InputError(f"--digits {cfg.digits}: a sum and its working take up to {max(map(len, pages))} tokens; --block_size is {cfg.block_size}")
     print(f"base: {sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters on {device.type}, "
-          f"{len(stream):,} tokens in {cfg.pages:,} pages, vocabulary of {tokenizer.vocab_size}")
+          f"{sum(map(len, pages)):,} tokens in {cfg.pages:,} pages, vocabulary of {tokenizer.vocab_size}")
     if world is sums:
         print("solved: share of held-out sums whose likeliest answer is right")
     else:
@@ -102,11 +120,10 @@ def main():
               "judged: share of true and false claims that it tells apart, a guess gets 50%")
 
     log = run.Log(folder, cfg, cfg.steps, cfg.log_every)
-    places = run.generator(cfg.seed, "data order")
+    order = run.generator(cfg.seed, "data order")
+    batches = whole_pages(pages, cfg, tokenizer.pad, order) if world is sums else windows(pages, cfg, order)
     for step in range(1, cfg.steps + 1):
-        starts = torch.randint(len(stream) - cfg.block_size, (cfg.batch_size,), generator=places)
-        ids = torch.stack([stream[s:s + cfg.block_size] for s in starts]).to(device)             # (B, T)
-        mask = (torch.arange(cfg.block_size, device=device) > 0).expand(ids.shape)               # token 0 has nothing before it
+        ids, mask = (x.to(device) for x in next(batches))                                        # (B, T)
         with run.autocast(device):
             logits = model(ids)                                                                  # (B, T, V)
         loss = -masked_mean(token_logprobs(logits, ids), mask)

@@ -18,6 +18,7 @@ import torch
 from tqdm import tqdm
 
 from nanorlhf import InputError
+from nanorlhf.sums import WordProblem, final_answer
 
 
 @dataclass
@@ -168,6 +169,25 @@ def load_pairs(path, tokenizer, block_size):
             pair.prompt = pair.prompt[-room:]
             pairs.append(pair)
     return _some(pairs, +report, path, block_size), +report
+
+
+def load_problems(path, tokenizer, room):
+    """Rows {"question", "answer"} whose answer ends in "#### number" -> [WordProblem]; what has no number, or a prompt longer than room, is
+    dropped and counted."""
+    problems, report = [], Counter()
+    for where, row in read_jsonl(path):
+        if not isinstance(row.get("question"), str) or not isinstance(row.get("answer"), str):
+            raise InputError(f"{where}: keys {sorted(row)}; a problem has a question and an answer, both strings")
+        number = final_answer(row["answer"])
+        if number is None:
+            report["dropped: no number behind a # in the answer"] += 1
+        elif len(tokenizer.prompt(row["question"])) > room:
+            report[f"dropped: the question takes more than {room} tokens"] += 1
+        else:
+            problems.append(WordProblem(row["question"], number))
+    if not problems:
+        raise InputError(f"{path}: no problem is left: " + "; ".join(f"{why} ({n})" for why, n in report.items()))
+    return problems, report
 
 
 def _pair_from_ids(row, where, tokenizer):

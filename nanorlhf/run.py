@@ -140,7 +140,7 @@ def load_checkpoint(path, device="cpu", kind="gpt", like=None):
     if not os.path.exists(file):
         folder = os.path.dirname(file)
         stage, home = os.path.basename(folder), os.path.dirname(folder) or "."
-        if stage in ("base", "sft", "rm", "rejection", "ppo", "dpo"):
+        if stage in ("base", "sft", "rm", "rejection", "ppo", "grpo", "dpo"):
             raise InputError(f"{file} does not exist; make it first: python train_{stage}.py --run {home}")
         raise InputError(f"{file} does not exist; give the folder of a checkpoint, such as out/towns/sft")
     try:

@@ -1,7 +1,10 @@
 """The second made-up world: sums worked out column by column, so that not only the answer but every step of it can be checked.
 
-    347+285=    7+5+0=12 4+8+1=13 3+2+1=6 #632           from the right; the third number is what is carried
-    402-395=    12-5-0=7 10-9-1=0 4-3-1=0 #7             the minuend's digit with the ten it borrowed; the third number is what was lent
+    347+285=    7+5+0=12 4+8+1=13 3+2+1=06 #632          from the right; the third number is what is carried
+    402-395=    12-5-0=7 10-9-1=0 04-3-1=0 #7            the minuend's digit with the ten it borrowed; the third number is what was lent
+
+Every column takes eight characters, and both numbers are written equally long (47+285= is asked as 047+285=): where a character stands says
+what it is about. A model this small, which knows places and not distances, learns that several times faster than a ragged working.
 
 A verifier reads the number behind the last #. The gold reward keeps being right and looking right apart:
 
@@ -28,7 +31,7 @@ class Question:
     a: int
     sign: str           # + or -; then a >= b
     b: int
-    form: ClassVar = re.compile(r"(?:[0-9]\+[0-9]\+[0-9]=[0-9]+ )+#[0-9]+|(?:[0-9]+-[0-9]-[0-9]=[0-9]+ )+#[0-9]+")
+    form: ClassVar = re.compile(r"(?:[0-9]\+[0-9]\+[0-9]=[0-9]{2} )+#[0-9]+|(?:[0-9]{2}-[0-9]-[0-9]=[0-9] )+#[0-9]+")
 
     @property
     def text(self):
@@ -65,10 +68,11 @@ def split_of(question):
 
 
 def sample_questions(n, rng, split=TRAIN, digits=3):
-    """n Questions, drawn with replacement: sums and differences alike, each number of 1 to `digits` digits."""
+    """n Questions, drawn with replacement: sums and differences alike, of 1 to `digits` columns."""
     drawn = []
     while len(drawn) < n:
-        a, b = (rng.randrange(10 ** (length - 1) if length > 1 else 0, 10 ** length) for length in rng.choices(range(1, digits + 1), k=2))
+        columns = rng.randint(1, digits)
+        a, b = (rng.randrange(10 ** columns) for _ in "ab")
         sign = rng.choice("+-")
         question = Question(max(a, b), sign, min(a, b)) if sign == "-" else Question(a, sign, b)
         if split_of(question) == split:
@@ -103,7 +107,7 @@ def work(question, slip=None, rng=None):
             result = x - y - carry
         if kind == "result":
             result += 1 if result == 0 or result < 9 and rng.random() < 0.5 else -1
-        written.append(f"{x}{question.sign}{y}{question.sign}{carry}={result}")
+        written.append(f"{x}+{y}+{carry}={result:02}" if question.sign == "+" else f"{x:02}-{y}-{carry}={result}")
         digits = (str(result % 10) if i + 1 < width else str(result)) + digits
         carry = int(result > 9 if question.sign == "+" else x > 9)
     if slip == width:
@@ -121,7 +125,7 @@ def demonstration(question, rng):
 def page(rng, digits=3):
     """One page of the web: a forum thread (a list of chat messages) where a sum is asked, and answered with working or without."""
     [question] = sample_questions(1, rng, digits=digits)
-    answer = demonstration(question, rng) if rng.random() < 0.7 else str(question.answer)
+    answer = demonstration(question, rng) if rng.random() < 0.8 else str(question.answer)
     return [{"role": "user", "content": question.text}, {"role": "assistant", "content": answer}]
 
 
@@ -162,12 +166,6 @@ def best_gold(question):
     return sum(WORTH.values())
 
 
-def _shown():
-    """The same three held-out questions in every stage's samples: two digits, three with carries, three with a borrowed ten."""
-    rng = random.Random("shown")
-    held_out = sample_questions(1000, rng, HELD_OUT)
-    return [next(q for q in held_out if q.sign == sign and q.a > low and q.b > low / 2 and " 1" * ten in " ".join(work(q)))
-            for sign, low, ten in (("+", 10, 0), ("+", 400, 0), ("-", 400, 1))]
-
-
-SHOWN = _shown()
+# The same three held-out questions in every stage's samples, each with something to carry or to lend.
+SHOWN = [next(q for q in sample_questions(1000, random.Random("shown"), HELD_OUT) if (q.width, q.sign) == (width, sign) and f"{sign}1=" in " ".join(work(q)))
+         for width, sign in ((2, "+"), (3, "+"), (3, "-"))]
