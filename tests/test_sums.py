@@ -361,5 +361,7 @@ def test_gsm8k_through_the_same_path(tmp_path, monkeypatch):
         number = row["answer"].split("####")[1].strip()
         assert sums.final_answer(row["answer"]) == float(number.replace(",", ""))
         assert sums.grade(WordProblem(row["question"], sums.final_answer(row["answer"])), row["answer"])["gold"] == pytest.approx(1.1)
-    row = through_sft_and_grpo(monkeypatch, str(tmp_path / "gsm8k"), GSM8K, "gpt2", 256, 16)
+    path = tmp_path / "some.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows[:20]), encoding="utf-8")
+    row = through_sft_and_grpo(monkeypatch, str(tmp_path / "gsm8k"), path, "gpt2", 256, 8)
     assert row["score"] == 0 and row["flat"] == 1
