@@ -71,7 +71,7 @@ SUMS_COLUMNS = [
     ("greedy", "greedy", "greedy_ci95", "{:.2f}"), ("accuracy", "accuracy", "accuracy_ci95", "{:.2f}"),
     (f"pass@{K}", f"pass@{K}", f"pass@{K}_ci95", "{:.2f}"), (f"majority@{K}", f"majority@{K}", f"majority@{K}_ci95", "{:.2f}"),
     ("format", "format", None, "{:.1%}"), ("tokens", "tokens", None, "{:.0f}"), ("finished", "finished", None, "{:.1%}")]
-RERANKERS = {"orm": "outcome", "prm": "process"}
+RERANKERS = ("orm", "prm")      # reward models of the outcome and of each step
 
 
 def show_table(models, columns):
@@ -175,12 +175,13 @@ def best_of_groups(scores, right):
 
 def judge_sums(questions, greedy, texts, finished, ids, rerankers):
     """The figures of one model. greedy: whether its likeliest answers are right (N,); texts, finished, ids: SAMPLES answers to each
-    question, question by question; rerankers: {name: scores (N * SAMPLES,)}."""
+    question, question by question; rerankers: {name: scores (N * SAMPLES,)}. Votes and picks are taken among each K, then averaged."""
     each = [q for q in questions for _ in range(SAMPLES)]
     grades = [sums.grade(q, t, f) for q, t, f in zip(each, texts, finished)]
     right = np.array([g["correct"] for g in grades], dtype=float).reshape(-1, SAMPLES)
     said = [sums.final_answer(t) if f else None for t, f in zip(texts, finished)]
-    votes = [[majority_vote(said[i:i + K], q.answer) for i in range(row * SAMPLES, (row + 1) * SAMPLES, K)] for row, q in enumerate(questions)]
+    votes = [[majority_vote(said[i:i + K], q.answer) for i in range(row * SAMPLES, (row + 1) * SAMPLES, K)]
+             for row, q in enumerate(questions)]
     figures = {"greedy": np.array(greedy, dtype=float), "accuracy": right.mean(1),
                f"pass@{K}": np.array([pass_at_k(SAMPLES, int(row.sum()), K) for row in right]), f"majority@{K}": np.mean(votes, 1),
                **{f"best_of_{K}_{name}": best_of_groups(scores.reshape(-1, SAMPLES), right) for name, scores in rerankers.items()}}
@@ -215,8 +216,8 @@ def evaluate_sums(args, sft, tokenizer, device):
         shown[name] = answers_to_shown(model, tokenizer, sums, args, device)
 
     show_samples(sums, shown)
-    print(f"\n{args.prompts} held-out sums of up to {args.digits} digits, {len({q.pair for q in questions})} of them distinct, {SAMPLES} answers "
-          "to each; ± is half a 95% interval")
+    print(f"\n{args.prompts} held-out sums of up to {args.digits} digits, {len({q.pair for q in questions})} of them distinct, "
+          f"{SAMPLES} answers to each; ± is half a 95% interval")
     best_of = [(f"best of {K}, {name}", f"best_of_{K}_{name}", f"best_of_{K}_{name}_ci95", "{:.2f}") for name in judges]
     show_table(models, SUMS_COLUMNS + best_of)
     return {"prompts": args.prompts, "seed": args.seed, "digits": args.digits, "samples": SAMPLES, "models": models}

@@ -2,11 +2,12 @@
 
     minimise  - mean_t log p(x_t | x_<t)            over all tokens of all pages (the NLL of any language-modelling chapter)
     python train_base.py                            two and a half minutes on two laptop cores
-    python train_base.py --world sums --run out/sums --n_layer 3 --n_embd 96 --batch_size 32 --lr 4e-3
+    python train_base.py --world sums --run out/sums --n_layer 3 --n_embd 96 --batch_size 32 --lr 4e-3 --steps 1600
 
 What to watch: `recall` stays at chance for 300 steps while the loss falls (the model learns how pages are written), then climbs to
 100%. Behind it `judged` leaves 50% and passes 90%: to tell a true claim from a false one the model must compare what it reads with what
-it recalls. Later stages teach manners, not facts: what is not learned here is not there to be aligned.
+it recalls. Later stages teach manners, not facts: what is not learned here is not there to be aligned. In the world of sums `solved` is near
+0 for 700 steps, then climbs to nine in ten.
 Left out: gradient accumulation, several documents kept apart by an attention mask, data larger than memory.
 """
 from dataclasses import dataclass
@@ -91,9 +92,10 @@ def windows(pages, cfg, generator):
 
 
 def whole_pages(pages, cfg, pad, generator):
-    """Batches of one page a row. A digit of a sum is found by its place, and in a window the places shift: that takes far longer to learn."""
+    """Batches of one page a row, short and long ones mixed. A digit of a sum is found by its place; in a window the places shift, and that
+    takes far longer to learn."""
     rows = [(ids, [t > 0 for t in range(len(ids))]) for ids in pages]
-    for batch in data.epochs(rows, cfg.batch_size, generator, lambda row: 0):                  # unsorted: short sums and long ones in every batch
+    for batch in data.epochs(rows, cfg.batch_size, generator, lambda row: 0):
         yield data.conversation_batch(batch, pad, "cpu")
 
 
@@ -109,7 +111,8 @@ def main():
     writer = run.rng(cfg.seed, "pages")
     pages = [page_ids(world.page(writer, **run.knobs(world, cfg.digits)), tokenizer) for _ in range(cfg.pages)]
     if max(map(len, pages)) > cfg.block_size and world is sums:
-        raise InputError(f"--digits {cfg.digits}: a sum and its working take up to {max(map(len, pages))} tokens; --block_size is {cfg.block_size}")
+        raise InputError(f"--digits {cfg.digits}: a sum and its working take up to {max(map(len, pages))} tokens; "
+                         f"--block_size is {cfg.block_size}")
     print(f"base: {sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters on {device.type}, "
           f"{sum(map(len, pages)):,} tokens in {cfg.pages:,} pages, vocabulary of {tokenizer.vocab_size}")
     if world is sums:

@@ -109,18 +109,18 @@ def policy_loss(logp, old_logp, advantages, mask, clip_low=0.2, clip_high=0.2, r
 
 
 @torch.no_grad()
-def of_middling_difficulty(policy, tokenizer, questions, grade, cfg, device, tries=8):
+def of_middling_difficulty(policy, tokenizer, questions, world, cfg, device, tries=8):
     """The questions that the policy solves in 20-80% of its tries. Always or never solved, a prompt gives its answers nothing to differ in.
 
     Offline: measured once, with the policy that training starts from, which leaves the hard ones behind as it learns.
     """
+    if "correct" not in world.WORTH:
+        raise InputError("--filter needs answers that are right or wrong, as those of sums; those of towns are better or worse")
     asked = [q for q in questions for _ in range(tries)]
     _, texts, finished = generate_in_batches(policy, [tokenizer.prompt(q.text) for q in asked], cfg.max_new_tokens, tokenizer,
                                              run.generator(cfg.seed, "grpo filter", device), progress="filter", temperature=cfg.temperature)
-    grades = [grade(*answer) for answer in zip(asked, texts, finished)]
-    if "correct" not in grades[0]:
-        raise InputError("--filter needs answers that are right or wrong, as those of sums; those of towns are better or worse")
-    rates = torch.tensor([g["correct"] for g in grades], dtype=torch.float32).view(-1, tries).mean(1)
+    right = [world.grade(*answer)["correct"] for answer in zip(asked, texts, finished)]
+    rates = torch.tensor(right, dtype=torch.float32).view(-1, tries).mean(1)
     kept = [q for q, rate in zip(questions, rates.tolist()) if 0.2 <= rate <= 0.8]
     print(f"filter: of {len(questions)} prompts {len(kept)} are solved in 20-80% of {tries} tries and kept; dropped: "
           f"{(rates < 0.2).sum()} too hard, {(rates > 0.8).sum()} too easy")
@@ -157,7 +157,7 @@ def main():
         return prompt_rng.choices(pool, k=n) if pool else world.sample_questions(n, prompt_rng, **run.knobs(world, cfg.digits))
 
     if cfg.filter:
-        pool = of_middling_difficulty(policy, tokenizer, ask(cfg.filter), world.grade, cfg, device)
+        pool = of_middling_difficulty(policy, tokenizer, ask(cfg.filter), world, cfg, device)
     if cfg.reward != "verifier":
         reward_model, _ = run.load_checkpoint(cfg.reward or f"{cfg.run}/rm", device, kind="scalar", like=tokenizer)
     optimizer = run.adamw(policy, cfg.lr)

@@ -167,5 +167,6 @@ def best_gold(question):
 
 
 # The same three held-out questions in every stage's samples, each with something to carry or to lend.
-SHOWN = [next(q for q in sample_questions(1000, random.Random("shown"), HELD_OUT) if (q.width, q.sign) == (width, sign) and f"{sign}1=" in " ".join(work(q)))
+SHOWN = [next(q for q in sample_questions(1000, random.Random("shown"), HELD_OUT)
+              if (q.width, q.sign) == (width, sign) and f"{sign}1=" in " ".join(work(q)))
          for width, sign in ((2, "+"), (3, "+"), (3, "-"))]

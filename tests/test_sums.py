@@ -14,7 +14,7 @@ import torch
 
 import evaluate
 import train_grpo
-from nanorlhf import InputError, data, run, sums
+from nanorlhf import InputError, data, run, sums, towns
 from nanorlhf.gpt import GPT, GPTConfig, ScalarModel
 from nanorlhf.rollout import generate_in_batches
 from nanorlhf.sums import HELD_OUT, TRAIN, Question, WordProblem
@@ -112,8 +112,8 @@ def test_final_answer(text, number):
 
 @pytest.mark.parametrize("answer, finished, correct, well_formed", [
     (RIGHT, True, 1, 1), (RIGHT, False, 0, 0), ("#632", True, 1, 0), ("632", True, 0, 0), ("7+5+0=12 4+8+0=12 3+2+1=06 #622", True, 0, 1),
-    ("1+1+1=01 #632", True, 1, 1), ("7+5-0=12 #632", True, 1, 0), (RIGHT + " ", True, 1, 0), (" " + RIGHT, True, 1, 0), (RIGHT + "\n", True, 1, 0),
-    (RIGHT + " #1", True, 0, 0), ("#1 " + RIGHT, True, 1, 0), (RIGHT.replace(" ", "  "), True, 1, 0), ("", True, 0, 0)])
+    ("1+1+1=01 #632", True, 1, 1), ("7+5-0=12 #632", True, 1, 0), (RIGHT + " ", True, 1, 0), (" " + RIGHT, True, 1, 0),
+    (RIGHT + "\n", True, 1, 0), (RIGHT + " #1", True, 0, 0), ("#1 " + RIGHT, True, 1, 0), (RIGHT.replace(" ", "  "), True, 1, 0), ("", True, 0, 0)])
 def test_right_and_well_formed_are_two_things(answer, finished, correct, well_formed):
     """An answer that is paid for its looks as if it were right; all numbers listed in the hope that one is; one that never ends."""
     grade = sums.grade(ADD, answer, finished)
@@ -268,12 +268,14 @@ def test_the_filter_keeps_what_is_solved_now_and_then(monkeypatch, capsys):
         return [[1]] * 48, texts, [True] * 48
 
     monkeypatch.setattr(train_grpo, "generate_in_batches", answers)
-    args = Tokenizer("sums"), questions, sums.grade, train_grpo.Config(), torch.device("cpu")
+    args = Tokenizer("sums"), questions, sums, train_grpo.Config(), torch.device("cpu")
     assert train_grpo.of_middling_difficulty(None, *args) == questions[2:5]
     assert "of 6 prompts 3 are solved" in (said := capsys.readouterr().out) and "2 too hard, 1 too easy" in said
     solved[:] = [0, 0, 1, 8, 8, 7]
     with pytest.raises(InputError, match="no prompt is solved"):
         train_grpo.of_middling_difficulty(None, *args)
+    with pytest.raises(InputError, match="right or wrong"):
+        train_grpo.of_middling_difficulty(None, None, [], towns, None, None)
 
 
 # ---- reranking ----
@@ -322,7 +324,8 @@ PROBLEMS = [{"question": f"What is {i} and {i}?", "answer": f"{i} + {i} = {2 * i
 
 def test_problems_are_read_and_counted(tmp_path):
     path = tmp_path / "p.jsonl"
-    path.write_text("".join(json.dumps(r) + "\n" for r in PROBLEMS + [{"question": "Why?", "answer": "No idea."}, {"question": "x" * 99, "answer": "#1"}]))
+    unusable = [{"question": "Why?", "answer": "No idea."}, {"question": "x" * 99, "answer": "#1"}]
+    path.write_text("".join(json.dumps(r) + "\n" for r in PROBLEMS + unusable))
     problems, report = data.load_problems(path, Tokenizer("sums"), 64)
     assert [(p.text, p.answer) for p in problems] == [(r["question"], 2 * i) for i, r in enumerate(PROBLEMS)]
     assert sorted(report.values()) == [1, 1]
@@ -335,8 +338,8 @@ def test_problems_are_read_and_counted(tmp_path):
 
 
 def through_sft_and_grpo(monkeypatch, folder, path, tokenizer, block, answer):
-    call(monkeypatch, "train_sft", "--run", folder, "--data", path, "--tokenizer", tokenizer, "--init", "scratch", "--n_layer", 1, "--n_head", 1,
-         "--n_embd", 16, "--block_size", block, "--steps", 1, "--batch_size", 4, "--max_new_tokens", 8, "--device", "cpu")
+    call(monkeypatch, "train_sft", "--run", folder, "--data", path, "--tokenizer", tokenizer, "--init", "scratch", "--n_layer", 1,
+         "--n_head", 1, "--n_embd", 16, "--block_size", block, "--steps", 1, "--batch_size", 4, "--max_new_tokens", 8, "--device", "cpu")
     call(monkeypatch, "train_grpo", "--run", folder, "--data", path, *GRPO, "--steps", 1, "--max_new_tokens", answer)
     with open(os.path.join(folder, "grpo", "log.jsonl"), encoding="utf-8") as f:
         return json.loads(f.readline())
