@@ -2,13 +2,14 @@
 
     python chat.py out/towns/sft out/towns/ppo              then type a question; an empty line or Ctrl-D ends
     echo "Who is the mayor of Marlow?" | python chat.py out/towns/sft
+    echo "347+285=" | python chat.py out/sums/sft out/sums/grpo
 
-Each question stands alone: no memory of the last. A question of the made-up world also shows what each answer is worth.
+Each question stands alone: no memory of the last. A question of a made-up world also shows what each answer is worth.
 """
 import argparse
 import sys
 
-from nanorlhf import InputError, run, towns
+from nanorlhf import InputError, run
 from nanorlhf.rollout import answer_texts, generate
 
 
@@ -48,8 +49,9 @@ def main():
             raise InputError(f"--max_new_tokens {args.max_new_tokens}: {path} has a block of {model.cfg.block_size} for prompt and answer")
     generators = [run.generator(args.seed, "chat", device) for _ in models]
 
-    if sys.stdin.isatty():
-        print(f'Ask away, for example: {" / ".join(q.text for q in towns.SHOWN)}')
+    worlds = [run.WORLDS.get(tokenizer.name) for _, _, tokenizer in models]     # None: a vocabulary of real text
+    if sys.stdin.isatty() and worlds[0]:
+        print(f'Ask away, for example: {" / ".join(q.text for q in worlds[0].SHOWN)}')
     while True:
         try:
             question = input("> " if sys.stdin.isatty() else "").strip()
@@ -57,12 +59,11 @@ def main():
             break
         if not question:
             break
-        known = towns.QUESTIONS.get(question)
-        for (path, model, tokenizer), generator in zip(models, generators):
+        for (path, model, tokenizer), world, generator in zip(models, worlds, generators):
             print(f"{path}: ", end="", flush=True)
             text, finished = stream(model, tokenizer, question, args.max_new_tokens, args.temperature, generator)
-            if known:
-                print(f"    {towns.explain(known, text, finished)}")
+            if world and (known := world.find(question)):
+                print(f"    {world.explain(known, text, finished)}")
 
 
 if __name__ == "__main__":

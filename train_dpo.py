@@ -49,7 +49,7 @@ class Config:
     ref: str = ""                   # reference model; empty: the policy as it starts
     data: str = ""                  # JSONL (.gz) of preference pairs; empty: <run>/rm/pairs.jsonl
     out: str = "dpo"                # name of this stage's folder in the run, to keep several variants
-    tokenizer: Literal["towns", "gpt2"] = "towns"       # with --init scratch; a checkpoint brings its own
+    tokenizer: Literal["towns", "sums", "gpt2"] = "towns"       # with --init scratch; a checkpoint brings its own
     n_layer: int = 4                # layers, with --init scratch
     n_head: int = 4                 # heads, with --init scratch
     n_embd: int = 112               # width, with --init scratch

@@ -8,7 +8,7 @@
     python train_grpo.py --aggregate token --clip_high 0.28 --skip_flat                  DAPO (Yu et al. 2025)
     python train_grpo.py --ratio sequence --clip_low 3e-4 --clip_high 4e-4               GSPO (Zheng et al. 2025)
     python train_grpo.py --aggregate token --objective cispo                             CISPO (MiniMax 2025)
-    python train_grpo.py --reward verifier                                               RLVR: a check in place of a reward model
+    python train_grpo.py --reward verifier --beta 0 --run out/sums                       RLVR: a check in place of a reward model
 
 Each step:  1. write K answers to each prompt   2. grade them   3. credit each answer   4. improve the policy
 What to watch: as in train_ppo.py, and `flat`, the share of prompts whose answers all score the same: they teach nothing. A KL in the loss is
@@ -21,9 +21,9 @@ from typing import Literal
 
 import torch
 
-from nanorlhf import InputError, run
+from nanorlhf import InputError, data, run, sums
 from nanorlhf.functional import aggregate, entropy, kl_estimate, last_token, masked_mean, token_logprobs
-from nanorlhf.rollout import answer_texts, check_kl, check_ratio, check_rollout, generate
+from nanorlhf.rollout import answer_texts, check_kl, check_ratio, check_rollout, generate, generate_in_batches
 
 
 @dataclass
@@ -35,6 +35,9 @@ class Config:
     init: str = ""                  # policy to start from; empty: <run>/sft
     ref: str = ""                   # model that the KL is measured against; empty: <run>/sft
     reward: str = ""                # reward model, or "verifier": the world's own check; empty: <run>/rm
+    data: str = ""                  # JSONL (.gz) of questions, and answers that end in "#### number"; empty: the checkpoint's world
+    digits: int = 3                 # of the longest numbers in sums
+    filter: int = 0                 # try this many prompts beforehand, and train on those solved 20-80% of the time; 0: on all
     steps: int = 75                 # rollout batches
     prompts: int = 16               # P, in a rollout batch
     samples: int = 4                # K answers to each
@@ -107,6 +110,27 @@ def policy_loss(logp, old_logp, advantages, mask, clip_low=0.2, clip_high=0.2, r
     return aggregate(losses, mask, how, max_len), stats
 
 
+@torch.no_grad()
+def of_middling_difficulty(policy, tokenizer, questions, world, cfg, device, tries=8):
+    """The questions that the policy solves in 20-80% of its tries. Always or never solved, a prompt gives its answers nothing to differ in.
+
+    Offline: measured once, with the policy that training starts from, which leaves the hard ones behind as it learns.
+    """
+    if "correct" not in world.WORTH:
+        raise InputError("--filter needs answers that are right or wrong, as those of sums; those of towns are better or worse")
+    asked = [q for q in questions for _ in range(tries)]
+    _, texts, finished = generate_in_batches(policy, [tokenizer.prompt(q.text) for q in asked], cfg.max_new_tokens, tokenizer,
+                                             run.generator(cfg.seed, "grpo filter", device), progress="filter", temperature=cfg.temperature)
+    right = [world.grade(*answer)["correct"] for answer in zip(asked, texts, finished)]
+    rates = torch.tensor(right, dtype=torch.float32).view(-1, tries).mean(1)
+    kept = [q for q, rate in zip(questions, rates.tolist()) if 0.2 <= rate <= 0.8]
+    print(f"filter: of {len(questions)} prompts {len(kept)} are solved in 20-80% of {tries} tries and kept; dropped: "
+          f"{(rates < 0.2).sum()} too hard, {(rates > 0.8).sum()} too easy")
+    if not kept:
+        raise InputError(f"--filter {cfg.filter}: no prompt is solved 20-80% of the time; try more, or other --digits")
+    return kept
+
+
 def check_settings(cfg):
     if cfg.kl_in == "reward" and cfg.kl != "k1":
         raise InputError(f"--kl_in reward takes --kl k1: the gradient of {cfg.kl} in the reward is not the KL's")
@@ -127,12 +151,21 @@ def main():
     folder, P, K = f"{cfg.run}/{cfg.out}", cfg.prompts, cfg.samples
     policy, tokenizer = run.load_checkpoint(cfg.init or f"{cfg.run}/sft", device)
     ref, _ = run.load_checkpoint(cfg.ref or f"{cfg.run}/sft", device, like=tokenizer)
-    world = run.world_of(tokenizer)
+    world = sums if cfg.data else run.world_of(tokenizer)
+    prompt_rng, pool = run.rng(cfg.seed, "grpo prompts"), None
+    if cfg.data:
+        pool, report = data.load_problems(cfg.data, tokenizer, policy.cfg.block_size - cfg.max_new_tokens)
+        print(f"{cfg.data}: {len(pool)} problems; " + ("; ".join(f"{why}: {n}" for why, n in report.items()) or "none dropped"))
+
+    def ask(n):
+        return prompt_rng.choices(pool, k=n) if pool else world.sample_questions(n, prompt_rng, **run.knobs(world, cfg.digits))
+
+    if cfg.filter:
+        pool = of_middling_difficulty(policy, tokenizer, ask(cfg.filter), world, cfg, device)
     if cfg.reward != "verifier":
         reward_model, _ = run.load_checkpoint(cfg.reward or f"{cfg.run}/rm", device, kind="scalar", like=tokenizer)
     optimizer = run.adamw(policy, cfg.lr)
     starts_at_ref = run.same_weights(policy, ref)
-    prompt_rng = run.rng(cfg.seed, "grpo prompts")
     sampling, shuffling = run.generator(cfg.seed, "grpo answers", device), run.generator(cfg.seed, "grpo minibatches")
 
     def logprobs_of(model, ids):
@@ -140,16 +173,22 @@ def main():
             logits = model(ids)                                                                 # (B, T, V)
         return token_logprobs(logits, ids, cfg.temperature), logits
 
+    def show(title):
+        if cfg.data:
+            run.show_samples(folder, title, policy, tokenizer, [tokenizer.prompt(q.text) for q in pool[:3]], cfg.max_new_tokens, cfg.seed)
+        else:
+            run.show_world(folder, title, policy, tokenizer, cfg.max_new_tokens, cfg.seed)
+
     print(f"grpo: {cfg.steps} steps of {P} x {K} answers on {device.type}; advantage {cfg.advantage}, {cfg.aggregate} aggregation, "
           f"{cfg.ratio} ratio, {cfg.objective}, beta {cfg.beta:g} in the {cfg.kl_in} ({cfg.kl})")
     if cfg.advantage != "reinforce" and cfg.aggregate == "sequence":
         print("the policy loss starts at 0 in every step, since a group's advantages add up to 0; its gradient does not: watch score and grad_norm")
     log = run.Log(folder, cfg, cfg.steps, cfg.log_every)
-    run.show_world(folder, "before grpo", policy, tokenizer, cfg.max_new_tokens, cfg.seed)
+    show("before grpo")
     baseline = 0.0
     for step in range(1, cfg.steps + 1):
         # 1. write K answers to each prompt, prompt-major
-        questions = [q for q in world.sample_questions(P, prompt_rng) for _ in range(K)]
+        questions = [q for q in ask(P) for _ in range(K)]
         out = generate(policy, [tokenizer.prompt(q.text) for q in questions], cfg.max_new_tokens, tokenizer.end,
                        cfg.temperature, generator=sampling, pad=tokenizer.pad)
         ids, mask = out.ids, out.mask                                                           # (B, T), B = P K
@@ -203,7 +242,7 @@ def main():
             len=mask.sum(1).float().mean().item(), finished=out.finished.float().mean().item(),
             **{f"_kl_{k}": v.mean().item() for k, v in kls.items()}, **{f"_{name}": value for name, value in mean.items()})
         if step % cfg.sample_every == 0 or step == cfg.steps:
-            run.show_world(folder, f"grpo, after {step} steps", policy, tokenizer, cfg.max_new_tokens, cfg.seed)
+            show(f"grpo, after {step} steps")
 
     run.save_checkpoint(f"{folder}/model.pt", policy, tokenizer)
 

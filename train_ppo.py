@@ -124,8 +124,8 @@ def main():
     prompt_rng = run.rng(cfg.seed, "ppo prompts")
     sampling, shuffling = run.generator(cfg.seed, "ppo answers", device), run.generator(cfg.seed, "ppo minibatches")
 
-    pages = data.page_stream(world, tokenizer, 2000, run.rng(cfg.seed, "ppo pages")) if cfg.ptx else None
-    places = run.generator(cfg.seed, "ppo page places")
+    writer, places = run.rng(cfg.seed, "ppo pages"), run.generator(cfg.seed, "ppo page places")
+    pages = torch.tensor([i for _ in range(2000 if cfg.ptx else 0) for i in data.page_ids(world.page(writer), tokenizer)])
 
     def logprobs_of(model, ids):
         with run.autocast(device):

@@ -43,11 +43,12 @@ class Config:
     init: str = ""                  # language model to start from, or "scratch" for random weights; empty: <run>/sft
     loss: Literal["bradley_terry", "margin", "plackett_luce", "outcome", "process"] = "bradley_terry"     # what is learned, see above
     data: str = ""                  # JSONL (.gz) of preference pairs; empty: sample from --init and ask the labelers
-    tokenizer: Literal["towns", "gpt2"] = "towns"       # with --init scratch; a checkpoint brings its own
+    tokenizer: Literal["towns", "sums", "gpt2"] = "towns"       # with --init scratch; a checkpoint brings its own
     n_layer: int = 4                # layers, with --init scratch
     n_head: int = 4                 # heads, with --init scratch
     n_embd: int = 112               # width, with --init scratch
     block_size: int = 96            # longest sequence, with --init scratch
+    digits: int = 3                 # of the longest numbers in sums
     prompts: int = 4000             # training prompts to sample answers to, without --data
     answers: int = 6                # answers to each: 6 make 15 pairs
     sharpness: float = 2.0          # of the labelers: log-odds per unit of gold
@@ -91,7 +92,8 @@ def token_loss(logits, right, mask):
 def sample_answers(cfg, model, tokenizer, n, name, device):
     """[(question, [K answers])] for n questions: each answer a dict of text, ids, finished, tokens, and the parts of its grade."""
     world = run.world_of(tokenizer)
-    questions = world.sample_questions(n, run.rng(cfg.seed, f"{name} prompts"), world.TRAIN if name == "train" else world.HELD_OUT)
+    split = world.TRAIN if name == "train" else world.HELD_OUT
+    questions = world.sample_questions(n, run.rng(cfg.seed, f"{name} prompts"), split, **run.knobs(world, cfg.digits))
     prompts = [tokenizer.prompt(q.text) for q in questions for _ in range(cfg.answers)]
     ids, texts, finished = generate_in_batches(model, prompts, cfg.max_new_tokens, tokenizer,
                                                run.generator(cfg.seed, f"{name} answers", device), progress=f"{name} answers")
@@ -132,7 +134,9 @@ def compare(question, answers, cfg, labeler, name, tokenizer):
 
 def judge_tokens(question, answer, cfg, labeler, world):
     """[(column, right), ...] of an answer's tokens: all of them with the outcome (a thumb in towns), or the last of each step."""
-    if cfg.loss == "process":           # one character is one token there
+    if cfg.loss == "process":
+        if len(answer["ids"]) - len(answer["text"]) != answer["finished"]:     # a token that is not one character: nothing can be placed
+            return []
         return [(end - 1, right) for end, right in world.steps(question, answer["text"])]
     if "correct" in answer:
         up = bool(answer["correct"])

@@ -13,7 +13,7 @@ from typing import Literal
 
 import torch
 
-from nanorlhf import InputError, data, run, towns
+from nanorlhf import InputError, data, run
 from nanorlhf.functional import masked_mean, token_logprobs
 from nanorlhf.rollout import generate_in_batches
 
@@ -24,8 +24,9 @@ class Config:
     seed: int = 0                   # of demonstrations, data order, samples (and initial weights, from scratch)
     device: Literal["auto", "cpu", "cuda"] = "auto"     # auto takes a CUDA GPU where there is one
     init: str = ""                  # checkpoint to start from, or "scratch" for random weights; empty: <run>/base
-    data: str = ""                  # JSONL (.gz) of conversations; empty: demonstrations from the made-up world
-    tokenizer: Literal["towns", "gpt2"] = "towns"       # with --init scratch; a checkpoint brings its own
+    data: str = ""                  # JSONL (.gz) of conversations; empty: demonstrations of the checkpoint's world
+    digits: int = 3                 # of the longest numbers in demonstrations of sums
+    tokenizer: Literal["towns", "sums", "gpt2"] = "towns"       # with --init scratch; a checkpoint brings its own
     n_layer: int = 4                # layers, with --init scratch
     n_head: int = 4                 # heads, with --init scratch
     n_embd: int = 112               # width, with --init scratch
@@ -79,10 +80,10 @@ def held_out_loss(model, examples, pad, batch_size, device):
 def load(cfg, tokenizer, block_size):
     """-> (training examples, held-out examples), each a list of (ids, mask)."""
     if not cfg.data:
-        people = run.rng(cfg.seed, "demonstrations")
-        return [[tokenizer.chat([{"role": "user", "content": q.text}, {"role": "assistant", "content": towns.demonstration(q, people)}])
-                 for q in towns.sample_questions(n, people, split)]
-                for n, split in ((cfg.demonstrations, towns.TRAIN), (400, towns.HELD_OUT))]
+        world, people = run.world_of(tokenizer), run.rng(cfg.seed, "demonstrations")
+        return [[tokenizer.chat([{"role": "user", "content": q.text}, {"role": "assistant", "content": world.demonstration(q, people)}])
+                 for q in world.sample_questions(n, people, split, **run.knobs(world, cfg.digits))]
+                for n, split in ((cfg.demonstrations, world.TRAIN), (400, world.HELD_OUT))]
     examples, report = data.load_conversations(cfg.data, tokenizer, block_size)
     print(f"{cfg.data}: {len(examples)} conversations; " + ("; ".join(f"{why}: {n}" for why, n in report.items()) or "none dropped"))
     return data.split_by_prompt(examples, prompt_of, cfg.held_out, run.rng(cfg.seed, "split"))

@@ -18,6 +18,7 @@ import torch
 from tqdm import tqdm
 
 from nanorlhf import InputError
+from nanorlhf.sums import WordProblem, final_answer
 
 
 @dataclass
@@ -170,6 +171,25 @@ def load_pairs(path, tokenizer, block_size):
     return _some(pairs, +report, path, block_size), +report
 
 
+def load_problems(path, tokenizer, room):
+    """Rows {"question", "answer"} whose answer ends in "#### number" -> [WordProblem]; what has no number, or a prompt longer than room, is
+    dropped and counted."""
+    problems, report = [], Counter()
+    for where, row in read_jsonl(path):
+        if not isinstance(row.get("question"), str) or not isinstance(row.get("answer"), str):
+            raise InputError(f"{where}: keys {sorted(row)}; a problem has a question and an answer, both strings")
+        number = final_answer(row["answer"])
+        if number is None:
+            report["dropped: no number behind a # in the answer"] += 1
+        elif len(tokenizer.prompt(row["question"])) > room:
+            report[f"dropped: the question takes more than {room} tokens"] += 1
+        else:
+            problems.append(WordProblem(row["question"], number))
+    if not problems:
+        raise InputError(f"{path}: no problem is left: " + "; ".join(f"{why} ({n})" for why, n in report.items()))
+    return problems, report
+
+
 def _pair_from_ids(row, where, tokenizer):
     try:
         pair = Pair(row["prompt_ids"], row["chosen_ids"], row["rejected_ids"], row)
@@ -294,11 +314,9 @@ def epochs(items, batch_size, generator, length):
             yield [items[j] for j in batches[b]]
 
 
-def page_stream(world, tokenizer, n, rng):
-    """n pages of the world, one after another, as ids (N,). A page is an article (a str) or a thread; either closes with the end token."""
-    pages = (world.page(rng) for _ in range(n))
-    return torch.tensor([i for page in pages
-                         for i in (tokenizer.encode(page) if isinstance(page, str) else tokenizer.chat(page)[0]) + [tokenizer.end]])
+def page_ids(page, tokenizer):
+    """A page of a world is an article (a str) or a forum thread (messages); either way it closes with the end token."""
+    return (tokenizer.encode(page) if isinstance(page, str) else tokenizer.chat(page)[0]) + [tokenizer.end]
 
 
 def page_batch(stream, rows, length, generator):

@@ -116,14 +116,15 @@ def answer_texts(rollout, tokenizer):
     return [tokenizer.decode(r[:-1] if done else r) for r, done in zip(rollout.responses(), rollout.finished.tolist())]
 
 
-def generate_in_batches(model, prompts, max_new_tokens, tokenizer, generator, batch_size=256, progress=None):
-    """`generate` at temperature 1 for many prompts -> (list of response ids, texts, list of finished), in the order given.
+def generate_in_batches(model, prompts, max_new_tokens, tokenizer, generator, batch_size=256, progress=None, temperature=1.0):
+    """`generate` for many prompts -> (list of response ids, texts, list of finished), in the order given.
 
     progress: what the bar is called while it runs (on a terminal); None shows none.
     """
     responses, written, finished = [], [], []
     for i in tqdm(range(0, len(prompts), batch_size), desc=progress, disable=True if progress is None else None, leave=False):
-        out = generate(model, prompts[i:i + batch_size], max_new_tokens, tokenizer.end, generator=generator, pad=tokenizer.pad)
+        out = generate(model, prompts[i:i + batch_size], max_new_tokens, tokenizer.end, temperature, generator=generator,
+                       pad=tokenizer.pad)
         responses += out.responses()
         written += answer_texts(out, tokenizer)
         finished += out.finished.tolist()

@@ -14,12 +14,12 @@ import typing
 
 import torch
 
-from nanorlhf import InputError, towns
+from nanorlhf import InputError, sums, towns
 from nanorlhf.gpt import GPT, GPTConfig, ScalarModel
 from nanorlhf.rollout import answer_texts, generate
 from nanorlhf.tokenizer import Tokenizer
 
-WORLDS = {"towns": towns}
+WORLDS = {"towns": towns, "sums": sums}
 
 # ---- settings ----
 
@@ -140,7 +140,7 @@ def load_checkpoint(path, device="cpu", kind="gpt", like=None):
     if not os.path.exists(file):
         folder = os.path.dirname(file)
         stage, home = os.path.basename(folder), os.path.dirname(folder) or "."
-        if stage in ("base", "sft", "rm", "rejection", "ppo", "dpo"):
+        if stage in ("base", "sft", "rm", "rejection", "ppo", "grpo", "dpo"):
             raise InputError(f"{file} does not exist; make it first: python train_{stage}.py --run {home}")
         raise InputError(f"{file} does not exist; give the folder of a checkpoint, such as out/towns/sft")
     try:
@@ -227,6 +227,11 @@ def world_of(tokenizer):
         raise InputError(f"this takes a model of an embedded world ({', '.join(WORLDS)}), whose answers can be graded; "
                          f"the checkpoint's vocabulary is {tokenizer.name}")
     return WORLDS[tokenizer.name]
+
+
+def knobs(world, digits):
+    """What the world's page() and sample_questions() take beside: sums have a difficulty, towns none."""
+    return {"digits": digits} if world is sums else {}
 
 
 def show_world(folder, title, model, tokenizer, max_new_tokens, seed):

@@ -32,6 +32,9 @@ class Tokenizer:
             pairs = (line.split() for line in self.ranks.splitlines())
             merges = {base64.b64decode(token): int(rank) for token, rank in pairs}
             self.encoding = tiktoken.Encoding("towns", pat_str=PATTERN, mergeable_ranks=merges, special_tokens={})
+        elif name == "sums":        # a token is a byte: a digit can be looked at, and no text is unknown
+            self.ranks = None
+            self.encoding = tiktoken.Encoding("sums", pat_str=PATTERN, mergeable_ranks={bytes([b]): b for b in range(256)}, special_tokens={})
         elif name == "gpt2":
             self.ranks = None
             try:
@@ -40,7 +43,7 @@ class Tokenizer:
                 raise InputError("--tokenizer gpt2: tiktoken could neither find nor download its vocabulary "
                                  f"({type(e).__name__}); go online once, or set TIKTOKEN_CACHE_DIR to a folder that holds it") from None
         else:
-            raise InputError(f"--tokenizer is towns or gpt2, not {name!r}")
+            raise InputError(f"--tokenizer is towns, sums or gpt2, not {name!r}")
         n = self.encoding.n_vocab
         self.end, self.pad, self.user, self.assistant, self.system = range(n, n + len(SPECIALS))
         self.vocab_size = n + len(SPECIALS)

@@ -114,6 +114,11 @@ def sample_questions(n, rng, split=TRAIN):
     return [rng.choice(_BY_KIND[id(split)][kind]) for kind in rng.choices(("one", "two", "open"), (4, 3, 3), k=n)]
 
 
+def find(text):
+    """The Question that this text asks, or None."""
+    return QUESTIONS.get(text)
+
+
 # The same three held-out questions in every stage's samples: one fact, two facts, open.
 SHOWN = [next(q for q in HELD_OUT.values() if q.kind == kind) for kind in ("one", "two", "open")]
 

@@ -17,6 +17,7 @@ stage train_sft.py --run "$RUN" --seed "$SEED"          # answers, mistakes incl
 stage train_rm.py --run "$RUN" --seed "$SEED"           # what do people prefer?
 stage train_rejection.py --run "$RUN" --seed "$SEED"    # keep the best of 16, imitate it
 stage train_ppo.py --run "$RUN" --seed "$SEED"          # learn by trial
+stage train_grpo.py --run "$RUN" --seed "$SEED"         # the same, without a critic
 stage train_dpo.py --run "$RUN" --seed "$SEED"          # straight from the preferences
 stage evaluate.py "$RUN" --seed "$SEED"
 echo

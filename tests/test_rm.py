@@ -231,13 +231,15 @@ def test_the_token_loss_reads_the_judged_columns_only():
 
 def test_an_outcome_stands_at_every_token_and_a_step_at_its_end():
     """A thumb drawn anew for each token; the end of a step counted from 1."""
-    answer = {"text": "7+5=12 #12", "ids": list(range(9)), "gold": 0.0, "manners": 0, "tokens": 9}
+    answer = {"text": "7+5=12 #12", "ids": list(range(11)), "finished": True, "gold": 0.0, "manners": 0, "tokens": 11}
     for labeler, up in ((Says(0.26), True), (Says(0.27), False)):              # sigmoid(2 * (0 - 0.5)) = 0.2689
-        assert judge_tokens(None, answer, Config(loss="outcome"), labeler, towns) == [(t, up) for t in range(9)]
-    assert judge_tokens(None, answer | {"correct": 1}, Config(loss="outcome"), None, towns) == [(t, True) for t in range(9)]
+        assert judge_tokens(None, answer, Config(loss="outcome"), labeler, towns) == [(t, up) for t in range(11)]
+    assert judge_tokens(None, answer | {"correct": 1}, Config(loss="outcome"), None, towns) == [(t, True) for t in range(11)]
 
     class World:
         def steps(question, text):
             return [(7, True), (10, False)]
 
     assert judge_tokens(None, answer, Config(loss="process"), None, World) == [(6, True), (9, False)]
+    # a special token among them shows as several characters: its columns cannot be told, and must not be guessed
+    assert judge_tokens(None, answer | {"ids": list(range(8))}, Config(loss="process"), None, World) == []

@@ -1,0 +1,172 @@
+"""The second made-up world: sums worked out column by column, so that not only the answer but every step of it can be checked.
+
+    347+285=    7+5+0=12 4+8+1=13 3+2+1=06 #632          from the right; the third number is what is carried
+    402-395=    12-5-0=7 10-9-1=0 04-3-1=0 #7            the minuend's digit with the ten it borrowed; the third number is what was lent
+
+Every column takes eight characters, and both numbers are written equally long (47+285= is asked as 047+285=): where a character stands says
+what it is about. A model this small, which knows places and not distances, learns that several times faster than a ragged working.
+
+A verifier reads the number behind the last #. The gold reward keeps being right and looking right apart:
+
+    part      the answer                                                             worth
+    correct   ends, and the number behind its last # is the sum                      +1
+    format    ends, and is written as above: columns, a blank between, # and number  +0.1
+
+How hard a sum is depends on `digits`, the most that a number may have. A fifth of all sums is held out, by a hash that every
+stage shares; a+b goes with b+a. The sums of one digit need no exception: 3+5 is also a column of 13+25.
+"""
+import hashlib
+import random
+import re
+from dataclasses import dataclass
+from typing import ClassVar
+
+TRAIN, HELD_OUT = "train", "held-out"
+WORTH = {"correct": 1.0, "format": 0.1}
+P_SLIP = 0.5        # of the demonstrations; what imitates them is right about half of the time, and RL has something to choose from
+
+
+@dataclass(frozen=True)
+class Question:
+    a: int
+    sign: str           # + or -; then a >= b
+    b: int
+    form: ClassVar = re.compile(r"(?:[0-9]\+[0-9]\+[0-9]=[0-9]{2} )+#[0-9]+|(?:[0-9]{2}-[0-9]-[0-9]=[0-9] )+#[0-9]+")
+
+    @property
+    def text(self):
+        return f"{self.a:0{self.width}}{self.sign}{self.b:0{self.width}}="
+
+    @property
+    def width(self):    # both numbers are written this long: a digit's place then says what it belongs to
+        return len(str(max(self.a, self.b)))
+
+    @property
+    def pair(self):     # what is held out, and what intervals are bootstrapped over: 347+285 is the same as 285+347
+        return (self.sign, *(sorted((self.a, self.b)) if self.sign == "+" else (self.a, self.b)))
+
+    @property
+    def answer(self):
+        return self.a + self.b if self.sign == "+" else self.a - self.b
+
+
+@dataclass(frozen=True)
+class WordProblem:
+    """A row of a file such as GSM8K: any text, and a number that its answer must end in."""
+    text: str
+    answer: float
+    form: ClassVar = re.compile(r".*\n#### \S+", re.DOTALL)
+
+    @property
+    def pair(self):
+        return self.text
+
+
+def split_of(question):
+    """TRAIN or HELD_OUT. The built-in hash of a string is another one in every process."""
+    return HELD_OUT if hashlib.sha256(str(question.pair).encode()).digest()[0] < 51 else TRAIN         # 51 of 256
+
+
+def sample_questions(n, rng, split=TRAIN, digits=3):
+    """n Questions, drawn with replacement: sums and differences alike, of 1 to `digits` columns."""
+    drawn = []
+    while len(drawn) < n:
+        columns = rng.randint(1, digits)
+        a, b = (rng.randrange(10 ** columns) for _ in "ab")
+        sign = rng.choice("+-")
+        question = Question(max(a, b), sign, min(a, b)) if sign == "-" else Question(a, sign, b)
+        if split_of(question) == split:
+            drawn.append(question)
+    return drawn
+
+
+def find(text):
+    """The Question that this text asks, or None."""
+    m = re.fullmatch(r"([0-9]{1,18})([+-])([0-9]{1,18})=", text)
+    question = m and Question(int(m[1]), m[2], int(m[3]))
+    return question if question and question.text == text and question.answer >= 0 else None
+
+
+# ---- what people write ----
+
+def work(question, slip=None, rng=None):
+    """The working as a list: one text per column, then "#answer". slip: which of them goes wrong; what follows goes on from there."""
+    width = question.width
+    a, b = (str(n).zfill(width)[::-1] for n in (question.a, question.b))
+    written, digits, carry = [], "", 0
+    for i, (x, y) in enumerate(zip(map(int, a), map(int, b))):
+        kind = rng.choice(("digit", "carry", "result")) if i == slip else None
+        if kind == "digit":
+            x = (x + rng.randint(1, 9)) % 10
+        elif kind == "carry":
+            carry = 1 - carry
+        if question.sign == "+":
+            result = x + y + carry
+        else:
+            x += 10 * (x < y + carry)
+            result = x - y - carry
+        if kind == "result":
+            result += 1 if result == 0 or result < 9 and rng.random() < 0.5 else -1
+        written.append(f"{x}+{y}+{carry}={result:02}" if question.sign == "+" else f"{x:02}-{y}-{carry}={result}")
+        digits = (str(result % 10) if i + 1 < width else str(result)) + digits
+        carry = int(result > 9 if question.sign == "+" else x > 9)
+    if slip == width:
+        i = rng.randrange(len(digits))
+        digits = digits[:i] + str((int(digits[i]) + rng.randint(1, 9)) % 10) + digits[i + 1:]
+    return written + [f"#{int(digits)}"]
+
+
+def demonstration(question, rng):
+    """A person's working: half of them make a slip somewhere, and go on from there."""
+    steps = work(question)
+    return " ".join(work(question, rng.randrange(len(steps)), rng) if rng.random() < P_SLIP else steps)
+
+
+def page(rng, digits=3):
+    """One page of the web: a forum thread (a list of chat messages) where a sum is asked, and answered with working or without."""
+    [question] = sample_questions(1, rng, digits=digits)
+    answer = demonstration(question, rng) if rng.random() < 0.8 else str(question.answer)
+    return [{"role": "user", "content": question.text}, {"role": "assistant", "content": answer}]
+
+
+# ---- what an answer is worth ----
+
+def final_answer(text):
+    """The number behind the last run of #, "#632" here and "#### 1,200" in GSM8K, or None. An earlier one does not count."""
+    m = re.match(r"\s*(-?)\$?([0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(\.[0-9]+)?", text.rpartition("#")[2]) if "#" in text else None
+    if not m or len(m[2]) > 24:         # Python refuses to read numbers of thousands of digits, and a policy may write one
+        return None
+    return (float if m[3] else int)(m[1] + m[2].replace(",", "") + (m[3] or ""))
+
+
+def grade(question, answer, finished=True):
+    """The gold reward and its parts: {"gold": 1.1, "correct": 1, "format": 1}; the table at the top of this file."""
+    parts = {"correct": int(finished and final_answer(answer) == question.answer),
+             "format": int(finished and question.form.fullmatch(answer) is not None)}
+    return {"gold": sum(WORTH[p] * n for p, n in parts.items()), **parts}
+
+
+def steps(question, answer):
+    """[(end, right)] for each step of the working, the final answer included: the index behind its last character, and whether
+    it is the step that the question asks for. A slip, a miscopied digit and a wrong carry are wrong, and so is what is built on them."""
+    expected = work(question)
+    return [(m.end(), final_answer(m[0]) == question.answer if "#" in m[0] else i < len(expected) and m[0] == expected[i])
+            for i, m in enumerate(re.finditer(r"\S+", answer))]
+
+
+def explain(question, answer, finished=True):
+    """The grade in a line: "gold +0.10 = format; 2 of 4 steps are right"."""
+    parts, rights = grade(question, answer, finished), [right for _, right in steps(question, answer)]
+    earned = ", ".join(part for part in WORTH if parts[part])
+    return f"gold {parts['gold']:+.2f} = {earned or 'nothing'}; {sum(rights)} of {len(rights)} steps are right"
+
+
+def best_gold(question):
+    """What the best possible answer earns."""
+    return sum(WORTH.values())
+
+
+# The same three held-out questions in every stage's samples, each with something to carry or to lend.
+SHOWN = [next(q for q in sample_questions(1000, random.Random("shown"), HELD_OUT)
+              if (q.width, q.sign) == (width, sign) and f"{sign}1=" in " ".join(work(q)))
+         for width, sign in ((2, "+"), (3, "+"), (3, "-"))]

@@ -1,0 +1,370 @@
+"""The sums: the working is arithmetic, the verifier is not fooled, the split leaks nothing, and the scripts run on them."""
+import gzip
+import importlib
+import json
+import math
+import os
+import random
+import re
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+import evaluate
+import train_grpo
+from nanorlhf import InputError, data, run, sums, towns
+from nanorlhf.gpt import GPT, GPTConfig, ScalarModel
+from nanorlhf.rollout import generate_in_batches
+from nanorlhf.sums import HELD_OUT, TRAIN, Question, WordProblem
+from nanorlhf.tokenizer import Tokenizer
+
+GSM8K = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "shared", "data", "gsm8k.jsonl.gz")
+ADD, SUBTRACT = Question(347, "+", 285), Question(402, "-", 395)
+RIGHT = "7+5+0=12 4+8+1=13 3+2+1=06 #632"
+
+
+def some_questions(n=300, digits=6):
+    return [q for split in (TRAIN, HELD_OUT) for q in sums.sample_questions(n, random.Random(split), split, digits)]
+
+
+# ---- the working ----
+
+def column(question, i):
+    """Column i from the right, by arithmetic on whole numbers: no carry is handed on that could be wrong twice."""
+    a, b, low = question.a // 10 ** i % 10, question.b // 10 ** i % 10, 10 ** i
+    if question.sign == "+":
+        carry = (question.a % low + question.b % low) // low
+        return f"{a}+{b}+{carry}={a + b + carry:02}"
+    lent = int(question.a % low < question.b % low)
+    top = a + 10 * (question.a % (10 * low) < question.b % (10 * low))
+    return f"{top:02}-{b}-{lent}={top - b - lent}"
+
+
+def test_every_column_is_what_whole_numbers_say():
+    """A carry that is lost, a ten borrowed and not written, a leading zero, the columns from the left."""
+    for q in some_questions():
+        expected = [column(q, i) for i in range(q.width)] + [f"#{eval(f'{q.a}{q.sign}{q.b}')}"]
+        assert sums.work(q) == expected and q.answer == eval(f"{q.a}{q.sign}{q.b}")
+    assert sums.work(ADD) == RIGHT.split() and sums.work(SUBTRACT) == "12-5-0=7 10-9-1=0 04-3-1=0 #7".split()
+
+
+def test_steps_of_a_right_working_end_where_they_end():
+    assert sums.steps(ADD, RIGHT) == [(8, True), (17, True), (26, True), (31, True)]
+    for q in some_questions(100):
+        text = " ".join(sums.work(q))
+        assert all(right for _, right in sums.steps(q, text))
+        assert [text[end:end + 1] for end, _ in sums.steps(q, text)] == [" "] * q.width + [""]
+
+
+@pytest.mark.parametrize("question", [ADD, SUBTRACT, Question(5, "+", 7), Question(90, "-", 4)])
+def test_a_changed_digit_makes_its_step_wrong_and_no_other(question):
+    """A slip that passes for right, or a step that is blamed for the one before it."""
+    text = " ".join(sums.work(question))
+    for place in (m.start() for m in re.finditer("[0-9]", text)):
+        for digit in set("0123456789") - {text[place]}:
+            changed = text[:place] + digit + text[place + 1:]
+            expected = [not (text.rfind(" ", 0, end) < place < end) for end, _ in sums.steps(question, text)]
+            assert [right for _, right in sums.steps(question, changed)] == expected
+
+
+def test_steps_after_a_lost_carry():
+    """What is built on a wrong carry is wrong for the question, however well it is added up; a right answer is right all the same."""
+    assert [r for _, r in sums.steps(ADD, "7+5+0=12 4+8+0=12 3+2+1=06 #622")] == [True, False, True, False]
+    assert [r for _, r in sums.steps(ADD, "7+5+0=12 #632")] == [True, True]
+    assert [r for _, r in sums.steps(ADD, RIGHT + " 1+1+0=2")] == [True] * 4 + [False]
+    assert [r for _, r in sums.steps(ADD, "#632 #633")] == [True, False] and sums.steps(ADD, "") == []
+
+
+def test_a_demonstration_with_a_slip_goes_on_from_it():
+    """Slips that change nothing, that never happen, or always; a working that does not lead to the answer it gives."""
+    rng, slips, kinds = random.Random(0), 0, set()
+    for q in sums.sample_questions(2000, rng):
+        text = sums.demonstration(q, rng)
+        *columns, last = text.split()
+        wrong = [i for i, (_, right) in enumerate(sums.steps(q, text)) if not right]
+        slips += bool(wrong)
+        if wrong:
+            kinds.add(min(wrong[0], q.width) == q.width)
+        assert q.form.fullmatch(text) and len(columns) == q.width
+        if wrong != [q.width]:          # else the slip is in reading the answer off
+            results = [c.split("=")[1] for c in columns]
+            assert int("".join([results[-1]] + [r[-1] for r in results[-2::-1]])) == sums.final_answer(last)
+        if len(wrong) > 0 and wrong[0] < q.width:
+            numbers = [list(map(int, re.split(r"\D", c.split("=")[0]))) + [int(c.split("=")[1])] for c in columns]
+            for i in range(wrong[0] + 1, q.width):
+                assert numbers[i][2] == int(numbers[i - 1][3 if q.sign == "+" else 0] > 9)
+    assert 0.46 < slips / 2000 < 0.54 and kinds == {True, False}
+
+
+# ---- the verifier ----
+
+@pytest.mark.parametrize("text, number", [
+    ("#632", 632), ("7+5+0=12 #12", 12), ("so 1,200\n#### 1,200", 1200), ("#### -5", -5), ("#### $18", 18), ("#### 0.5", 0.5), ("#12.0", 12),
+    ("#632 apples", 632), ("#632x", 632), ("# 632", 632), ("#0632", 632), ("#632 #633", 633), ("#1 ###2", 2),
+    ("632", None), ("", None), ("#", None), ("#632 #", None), ("#x632", None), ("#632#abc", None), ("# - 5", None), ("=632\n", None),
+    ("#" + "9" * 5000, None), ("#٣", None), ("<|end|>#1", 1)])
+def test_final_answer(text, number):
+    """The first # instead of the last; an empty last one that falls back on an earlier; digits that Python reads and nobody meant."""
+    assert sums.final_answer(text) == number and (number is None) == (sums.final_answer(text) is None)
+
+
+@pytest.mark.parametrize("answer, finished, correct, well_formed", [
+    (RIGHT, True, 1, 1), (RIGHT, False, 0, 0), ("#632", True, 1, 0), ("632", True, 0, 0), ("7+5+0=12 4+8+0=12 3+2+1=06 #622", True, 0, 1),
+    ("1+1+1=01 #632", True, 1, 1), ("7+5-0=12 #632", True, 1, 0), (RIGHT + " ", True, 1, 0), (" " + RIGHT, True, 1, 0),
+    (RIGHT + "\n", True, 1, 0), (RIGHT + " #1", True, 0, 0), ("#1 " + RIGHT, True, 1, 0), (RIGHT.replace(" ", "  "), True, 1, 0), ("", True, 0, 0)])
+def test_right_and_well_formed_are_two_things(answer, finished, correct, well_formed):
+    """An answer that is paid for its looks as if it were right; all numbers listed in the hope that one is; one that never ends."""
+    grade = sums.grade(ADD, answer, finished)
+    assert (grade["correct"], grade["format"]) == (correct, well_formed)
+    assert grade["gold"] == pytest.approx(correct * 1.0 + well_formed * 0.1)
+    assert grade["gold"] <= sums.best_gold(ADD) == pytest.approx(sums.grade(ADD, RIGHT)["gold"])
+    assert sums.explain(ADD, answer, finished).startswith(f"gold {grade['gold']:+.2f} = ")
+
+
+def test_a_word_problem_is_graded_by_the_same_verifier():
+    problem = WordProblem("How many?", 1200)
+    grades = [sums.grade(problem, text) for text in ("6 x 200 = 1200\n#### 1,200", "#1200.0", "6\n#### 1,201")]
+    assert [(g["correct"], g["format"]) for g in grades] == [(1, 1), (1, 0), (0, 1)]
+
+
+# ---- the split ----
+
+def test_no_page_and_no_demonstration_asks_a_held_out_sum():
+    """A split by a hash that differs from process to process, by text (285+347 gives 347+285 away), or not at all."""
+    rng = random.Random(1)
+    pages = [sums.page(rng) for _ in range(3000)]
+    asked = [sums.find(p[0]["content"]) for p in pages]
+    assert all(sums.split_of(q) == TRAIN for q in asked + sums.sample_questions(500, rng))
+    assert all(sums.split_of(q) == HELD_OUT for q in sums.SHOWN + sums.sample_questions(500, rng, HELD_OUT))
+    assert not {q.pair for q in asked} & {q.pair for q in sums.sample_questions(3000, rng, HELD_OUT)}
+    for q in (Question(347, "+", 285), Question(12, "+", 7), Question(8, "+", 99)):
+        assert sums.split_of(q) == sums.split_of(Question(q.b, q.sign, q.a))
+    share = sum(sums.split_of(Question(a, "+", 512)) == HELD_OUT for a in range(2000)) / 2000
+    assert share == pytest.approx(0.2, abs=0.03)
+    assert [a for a in range(20) if sums.split_of(Question(a, "+", 300)) == HELD_OUT] == PINNED
+    for page in pages:
+        assert sums.find(page[0]["content"]).form.fullmatch(page[1]["content"]) or page[1]["content"].isdigit()
+
+
+PINNED = [0, 9, 13, 17]
+
+
+def test_digits_are_the_knob():
+    """A knob that is ignored, or that leaves small numbers out."""
+    for digits in (1, 2, 4):
+        drawn = sums.sample_questions(300, random.Random(0), digits=digits)
+        assert {q.width for q in drawn} == set(range(1, digits + 1))
+        assert all(q.answer >= 0 for q in drawn) and {q.sign for q in drawn} == {"+", "-"}
+
+
+def test_find_is_the_inverse_of_text():
+    for q in some_questions(100):
+        assert sums.find(q.text) == q
+    for text in ("347+285", "7+285=", "0347+0285=", "5-7=", "285-347=", "a+b=", "", "٣+٣=", " 3+3=", "1" * 30 + "+1="):
+        assert sums.find(text) is None, text
+
+
+def test_one_character_is_one_token():
+    """An index into the text is then an index into the ids; and no text is unknown."""
+    tokenizer = Tokenizer("sums")
+    assert tokenizer.encode(RIGHT) == list(RIGHT.encode()) and tokenizer.vocab_size == 256 + 5
+    for text in (RIGHT, ADD.text, "naïve 漢字 <|end|>\x00"):
+        assert tokenizer.decode(tokenizer.encode(text)) == text
+    assert tokenizer.decode([0xff, 0xe6, 0x80]) and Tokenizer(**tokenizer.state()).encode(RIGHT) == tokenizer.encode(RIGHT)
+
+
+# ---- the scripts ----
+
+def call(monkeypatch, script, *args):
+    monkeypatch.setattr(sys, "argv", [f"{script}.py", *map(str, args)])
+    run.script(importlib.import_module(script).main)
+
+
+def complaint(monkeypatch, script, *args):
+    with pytest.raises(SystemExit) as stopped:
+        call(monkeypatch, script, *args)
+    assert isinstance(stopped.value.code, str) and "\n" not in stopped.value.code
+    return stopped.value.code
+
+
+def tiny_scalar(seed):
+    gpt = GPT(GPTConfig(261, 96, 1, 2, 32), torch.Generator().manual_seed(seed))
+    return ScalarModel(gpt, torch.Generator().manual_seed(seed)).eval()
+
+
+GRPO = ("--reward", "verifier", "--beta", 0, "--prompts", 4, "--samples", 4, "--steps", 2, "--max_new_tokens", 40, "--device", "cpu")
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory):
+    """base -> sft -> grpo without a reward model, two rankers of random weights, and the evaluation."""
+    folder, monkeypatch = str(tmp_path_factory.mktemp("sums") / "tiny"), pytest.MonkeyPatch()
+    call(monkeypatch, "train_base", "--world", "sums", "--run", folder, "--steps", 40, "--n_layer", 1, "--n_embd", 32, "--n_head", 2,
+         "--pages", 300, "--device", "cpu", "--digits", 2, "--batch_size", 8)
+    call(monkeypatch, "train_sft", "--run", folder, "--demonstrations", 256, "--device", "cpu", "--digits", 2, "--lr", 1e-2)
+    call(monkeypatch, "train_grpo", "--run", folder, *GRPO, "--digits", 2)
+    for seed, name in enumerate(("orm", "prm")):
+        run.save_checkpoint(f"{folder}/{name}/model.pt", tiny_scalar(seed), Tokenizer("sums"))
+    call(monkeypatch, "evaluate", folder, "--prompts", 32, "--device", "cpu", "--digits", 2, "--max_new_tokens", 40)
+    monkeypatch.undo()
+    return folder
+
+
+def test_the_pipeline_speaks_of_sums(pipeline):
+    """A stage that falls back on the towns: their vocabulary, their questions."""
+    for stage in ("base", "sft", "grpo"):
+        assert run.load_checkpoint(f"{pipeline}/{stage}")[1].name == "sums"
+        with open(f"{pipeline}/{stage}/samples.txt", encoding="utf-8") as f:
+            text = f.read()
+        assert all(q.text in text for q in sums.SHOWN) and "gold " in text
+    with open(f"{pipeline}/base/log.jsonl", encoding="utf-8") as f:
+        assert 0 <= json.loads(f.readlines()[-1])["solved"] <= 1
+
+
+def test_results_of_sums(pipeline):
+    """Shares outside 0..1; a pass@8 below the accuracy, or a vote above pass@8."""
+    with open(f"{pipeline}/results.json", encoding="utf-8") as f:
+        results = json.load(f)
+    assert list(results["models"]) == ["base", "sft", "grpo"] and results["digits"] == 2
+    for row in results["models"].values():
+        shares = [row[k] for k in ("greedy", "accuracy", "pass@8", "majority@8", "best_of_8_orm", "best_of_8_prm", "format", "finished")]
+        assert all(0 <= s <= 1 for s in shares) and row["accuracy"] <= row["pass@8"]
+        assert max(row["majority@8"], row["best_of_8_orm"], row["best_of_8_prm"]) <= row["pass@8"] + 1e-9
+        assert 1 <= row["tokens"] <= 40 and row["accuracy_ci95"] >= 0
+
+
+def test_evaluate_takes_names(pipeline, monkeypatch, capsys):
+    call(monkeypatch, "evaluate", pipeline, "--models", "grpo", "--prompts", 32, "--device", "cpu", "--max_new_tokens", 40)
+    assert "\ngrpo  " in (said := capsys.readouterr().out) and "\nbase  " not in said and "\nsft  " not in said
+    assert "nothing/model.pt does not exist" in complaint(monkeypatch, "evaluate", pipeline, "--models", "nothing", "--device", "cpu")
+
+
+def test_too_many_digits_for_the_block(tmp_path, monkeypatch):
+    said = complaint(monkeypatch, "train_base", "--world", "sums", "--run", tmp_path, "--digits", 12, "--pages", 50, "--device", "cpu")
+    assert "--digits 12" in said and "--block_size is 96" in said
+
+
+def test_training_never_asks_a_held_out_sum(pipeline, tmp_path, monkeypatch):
+    """The prompts of RL drawn from the evaluation's."""
+    asked, grade = [], sums.grade
+    monkeypatch.setattr(sums, "grade", lambda q, *rest: asked.append(q) or grade(q, *rest))
+    monkeypatch.setattr(run, "show_world", lambda *_: None)
+    call(monkeypatch, "train_grpo", "--run", tmp_path, "--init", f"{pipeline}/sft", "--ref", f"{pipeline}/sft", *GRPO)
+    assert len(asked) == 2 * 4 * 4 and all(sums.split_of(q) == TRAIN for q in asked) and max(q.width for q in asked) == 3
+
+
+# ---- the difficulty filter ----
+
+def test_the_filter_keeps_what_is_solved_now_and_then(monkeypatch, capsys):
+    """Rates of the wrong prompt (tries not prompt-major), the bounds left out, the hard ones kept and the easy dropped."""
+    questions = sums.sample_questions(6, random.Random(0))
+    solved = [0, 1, 2, 4, 6, 8]                                         # of 8 tries: 0.125 is too hard, 0.25 to 0.75 stay
+
+    def answers(model, prompts, *rest, **more):
+        texts = [f"#{q.answer if t < n else q.answer + 1}" for q, n in zip(questions, solved) for t in range(8)]
+        assert [Tokenizer("sums").prompt(q.text) for q in questions for _ in range(8)] == prompts
+        return [[1]] * 48, texts, [True] * 48
+
+    monkeypatch.setattr(train_grpo, "generate_in_batches", answers)
+    args = Tokenizer("sums"), questions, sums, train_grpo.Config(), torch.device("cpu")
+    assert train_grpo.of_middling_difficulty(None, *args) == questions[2:5]
+    assert "of 6 prompts 3 are solved" in (said := capsys.readouterr().out) and "2 too hard, 1 too easy" in said
+    solved[:] = [0, 0, 1, 8, 8, 7]
+    with pytest.raises(InputError, match="no prompt is solved"):
+        train_grpo.of_middling_difficulty(None, *args)
+    with pytest.raises(InputError, match="right or wrong"):
+        train_grpo.of_middling_difficulty(None, None, [], towns, None, None)
+
+
+# ---- reranking ----
+
+def test_process_scores_against_single_rows():
+    """Read one token off, or the strongest step for the weakest; the end token counted as a step; padding that has a say."""
+    prm, tokenizer = tiny_scalar(3), Tokenizer("sums")
+    questions = [ADD, SUBTRACT, ADD, ADD]
+    texts = [RIGHT, "12-5-0=7 #8", "#", "no"]
+    prompts = [tokenizer.prompt(q.text) for q in questions]
+    responses = [tokenizer.completion(texts[0]), tokenizer.completion(texts[1]), tokenizer.encode(texts[2]), [tokenizer.pad, 1]]
+    got = evaluate.process_scores(prm, prompts, questions, responses, texts[:3] + ["<|pad|>\x01"], tokenizer.pad, "cpu", batch_size=3)
+    for i, text in enumerate(texts[:3]):
+        with torch.no_grad():
+            after = prm(torch.tensor([prompts[i] + responses[i]]))[0]
+        ends = [len(prompts[i]) + m.end() - 1 for m in re.finditer(r"[^ ]+", text)]
+        assert got[i].item() == pytest.approx(min(after[e].item() for e in ends), abs=1e-5)
+    assert got[3] == -math.inf
+
+
+def test_best_of_groups_by_hand():
+    """The best of all sixteen for the best of each eight; the score for the answer."""
+    scores, right = np.zeros((1, 16)), np.zeros((1, 16))
+    scores[0, 3], scores[0, 12], right[0, 3] = 5.0, 9.0, 1.0
+    assert evaluate.best_of_groups(scores, right).tolist() == [0.5]
+    right[0, 12] = 1.0
+    assert evaluate.best_of_groups(scores, right).tolist() == [1.0]
+    right[0, 3] = 0.0
+    assert evaluate.best_of_groups(scores, right).tolist() == [0.5]
+
+
+def test_judge_sums_by_hand():
+    """Accuracy from the greedy answers, votes over all sixteen, answers dealt to the wrong question."""
+    questions = [ADD, SUBTRACT]
+    first = ["#632"] * 5 + ["#1"] * 3 + ["#632"] * 2 + ["#1"] * 6               # majority right, then wrong
+    second = ["#7"] + ["#8", "none"] * 3 + ["#8"] + ["9"] * 8                   # wrong, then no vote at all
+    row = evaluate.judge_sums(questions, [1, 0], first + second, [True] * 32, [[1, 2]] * 32, {})
+    assert row["greedy"] == 0.5 and row["accuracy"] == pytest.approx((7 / 16 + 1 / 16) / 2) and row["majority@8"] == 0.25
+    assert row["pass@8"] == pytest.approx(((1 - 9 / math.comb(16, 8)) + 0.5) / 2) and row["tokens"] == 2.0 and row["format"] == 0.0
+
+
+# ---- problems from a file ----
+
+PROBLEMS = [{"question": f"What is {i} and {i}?", "answer": f"{i} + {i} = {2 * i}\n#### {2 * i}"} for i in range(20)]
+
+
+def test_problems_are_read_and_counted(tmp_path):
+    path = tmp_path / "p.jsonl"
+    unusable = [{"question": "Why?", "answer": "No idea."}, {"question": "x" * 99, "answer": "#1"}]
+    path.write_text("".join(json.dumps(r) + "\n" for r in PROBLEMS + unusable))
+    problems, report = data.load_problems(path, Tokenizer("sums"), 64)
+    assert [(p.text, p.answer) for p in problems] == [(r["question"], 2 * i) for i, r in enumerate(PROBLEMS)]
+    assert sorted(report.values()) == [1, 1]
+    path.write_text('{"question": "a", "answer": "#1"}\n{"prompt": "a", "completion": "#1"}\n')
+    with pytest.raises(InputError, match=r"p.jsonl:2: keys \['completion', 'prompt'\]"):
+        data.load_problems(path, Tokenizer("sums"), 64)
+    path.write_text('{"question": "a", "answer": "1"}\n')
+    with pytest.raises(InputError, match="no problem is left"):
+        data.load_problems(path, Tokenizer("sums"), 64)
+
+
+def through_sft_and_grpo(monkeypatch, folder, path, tokenizer, block, answer):
+    call(monkeypatch, "train_sft", "--run", folder, "--data", path, "--tokenizer", tokenizer, "--init", "scratch", "--n_layer", 1,
+         "--n_head", 1, "--n_embd", 16, "--block_size", block, "--steps", 1, "--batch_size", 4, "--max_new_tokens", 8, "--device", "cpu")
+    call(monkeypatch, "train_grpo", "--run", folder, "--data", path, *GRPO, "--steps", 1, "--max_new_tokens", answer)
+    with open(os.path.join(folder, "grpo", "log.jsonl"), encoding="utf-8") as f:
+        return json.loads(f.readline())
+
+
+def test_rl_on_problems_of_ones_own(tmp_path, monkeypatch):
+    """A file's questions answered, and the verifier's score near 0 from random weights."""
+    path = tmp_path / "p.jsonl.gz"
+    with gzip.open(path, "wt", encoding="utf-8") as f:
+        f.writelines(json.dumps(r) + "\n" for r in PROBLEMS)
+    row = through_sft_and_grpo(monkeypatch, str(tmp_path / "own"), path, "sums", 96, 16)
+    assert row["step"] == 1 and 0 <= row["score"] < 0.2 and math.isfinite(row["loss"])
+
+
+@pytest.mark.skipif(not os.path.exists(GSM8K), reason="no gsm8k.jsonl.gz beside the repository")
+@pytest.mark.skipif(not os.path.isdir(os.environ.get("TIKTOKEN_CACHE_DIR", "")), reason="tiktoken's gpt2 vocabulary is not cached")
+def test_gsm8k_through_the_same_path(tmp_path, monkeypatch):
+    """Numbers with commas, signs and points, as they are distributed: none may be lost, and each solution must pass its own check."""
+    with gzip.open(GSM8K, "rt", encoding="utf-8") as f:
+        rows = [json.loads(line) for line in f]
+    for row in rows:
+        number = row["answer"].split("####")[1].strip()
+        assert sums.final_answer(row["answer"]) == float(number.replace(",", ""))
+        assert sums.grade(WordProblem(row["question"], sums.final_answer(row["answer"])), row["answer"])["gold"] == pytest.approx(1.1)
+    path = tmp_path / "some.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows[:20]), encoding="utf-8")
+    row = through_sft_and_grpo(monkeypatch, str(tmp_path / "gsm8k"), path, "gpt2", 256, 8)
+    assert row["score"] == 0 and row["flat"] == 1
