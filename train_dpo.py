@@ -13,7 +13,6 @@ the second line, cross-entropy on the chosen answers, keeps it where answers are
 Left out: SLiC's and RSO's own ways to find pairs, KTO on answers that come without a pair, unequal weights for its two kinds.
 """
 import copy
-import hashlib
 import math
 import os
 from dataclasses import dataclass
@@ -24,7 +23,8 @@ import torch
 import torch.nn.functional as F
 
 from nanorlhf import InputError, data, run
-from nanorlhf.functional import last_token, token_logprobs
+from nanorlhf.functional import last_token
+from nanorlhf.reference import answer_logprobs, pair_logprobs, ref_logprobs
 from nanorlhf.rollout import answer_texts, generate
 from nanorlhf.labelers import prefers_first
 
@@ -179,42 +179,6 @@ def check_first_loss(loss, bound, expected=math.log(2)):
     assert abs(loss - expected) < bound * max(1, expected), (
         f"the policy starts as the reference, yet the first loss is {loss:.6f} and not {expected:.6f} (dpo: ln 2). Likely causes: a "
         "reference that changed, cached log-probs of other data or another tokenizer, masks that differ, dropout left on")
-
-
-def answer_logprobs(model, ids, mask):
-    """ids, mask (N, T) -> (N,): each answer's log-probs, summed over its tokens, end token included."""
-    with run.autocast(ids.device):
-        logits = model(ids)
-    return (token_logprobs(logits, ids) * mask).sum(1)
-
-
-@torch.no_grad()
-def pair_logprobs(model, pairs, pad, batch_size, device):
-    """[Pair] -> (chosen (B,), rejected (B,)) on the CPU: the log-probs of all their answers, batch_size answers at a time."""
-    prompts, answers, chosen, rejected = data.distinct_answers(pairs)
-    logp = data.map_answers(lambda ids, mask: answer_logprobs(model, ids, mask), prompts, answers, pad, device, batch_size)
-    return logp[chosen], logp[rejected]
-
-
-def cache_key(model, tokenizer, pairs):
-    """What the reference log-probs depend on: the reference's weights, the tokenizer, the pairs as they are after truncation."""
-    digest = hashlib.sha256(repr((tokenizer.state(), [(p.prompt, p.chosen, p.rejected) for p in pairs])).encode())
-    for name, w in model.state_dict().items():
-        digest.update(name.encode() + w.cpu().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def ref_logprobs(ref, tokenizer, pairs, path, batch_size, device):
-    """pair_logprobs of the reference: computed once, kept in path, recomputed when anything changed."""
-    key = cache_key(ref, tokenizer, pairs)
-    if os.path.exists(path):
-        cached = torch.load(path, weights_only=True)
-        if cached["key"] == key:
-            print(f"reference log-probs from {path}")
-            return cached["chosen"], cached["rejected"]
-    chosen, rejected = pair_logprobs(ref, pairs, tokenizer.pad, batch_size, device)
-    run.write_atomically(path, lambda f: torch.save({"key": key, "chosen": chosen, "rejected": rejected}, f), "wb")
-    return chosen, rejected
 
 
 def lengths(pairs, device):

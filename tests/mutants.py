@@ -116,7 +116,7 @@ MUTANTS = [Mutant(*row) for row in (
      "paid for going away from the reference", "test_exact_main::test_main_of_grpo_credits_what_was_earned"),
     ("train_grpo.main", 'cfg.beta * kls["k1"]', 'cfg.beta * kls["k3"]',
      "k3 in the reward", "test_exact_main::test_main_of_grpo_credits_what_was_earned"),
-    ("train_grpo.main", "[q for q in world.sample_questions(P, prompt_rng) for _ in range(K)]", "world.sample_questions(P, prompt_rng) * K",
+    ("train_grpo.main", "[q for q in ask(P) for _ in range(K)]", "ask(P) * K",
      "groups of answers to different prompts", "test_exact_main::test_main_of_grpo_credits_what_was_earned"),
     ("train_grpo.main", "loss + cfg.beta", "loss - cfg.beta",
      "the KL in the loss pushes away", "test_exact_main::test_main_of_grpo_is_held_by_a_kl_in_the_loss"),

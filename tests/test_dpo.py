@@ -5,11 +5,13 @@ import pytest
 import torch
 
 import train_dpo
+from nanorlhf import reference
 from nanorlhf.data import Pair, mismatched
 from nanorlhf.gpt import GPT, GPTConfig
+from nanorlhf.reference import pair_logprobs, ref_logprobs
 from nanorlhf.tokenizer import Tokenizer
 from train_dpo import (check_first_loss, dpo_loss, first_loss, hinge_loss, ipo_loss, kto_loss, kto_reference_point, orpo_loss,
-                       pair_logprobs, pair_losses, ref_logprobs, simpo_loss)
+                       pair_losses, simpo_loss)
 
 CPU = torch.device("cpu")
 TOKENIZER = Tokenizer()
@@ -118,7 +120,7 @@ def test_reference_logprobs_are_read_back(tmp_path, monkeypatch):
     first = ref_logprobs(ref, TOKENIZER, pairs(), path, 2, CPU)
     with torch.no_grad():
         direct = pair_logprobs(ref, pairs(), TOKENIZER.pad, 2, CPU)
-    monkeypatch.setattr(train_dpo, "pair_logprobs", refuse)
+    monkeypatch.setattr(reference, "pair_logprobs", refuse)
     second = ref_logprobs(ref, TOKENIZER, pairs(), path, 2, CPU)
     for a, b, c in zip(first, second, direct):
         assert a.shape == (3,) and torch.equal(a, b)
@@ -145,8 +147,17 @@ def test_a_stale_cache_is_not_used(change, tmp_path, monkeypatch):
     with torch.no_grad():
         for a, b in zip(after, pair_logprobs(ref, rows, TOKENIZER.pad, 2, CPU)):
             torch.testing.assert_close(a, b, rtol=0, atol=1e-4)
-    monkeypatch.setattr(train_dpo, "pair_logprobs", refuse)
+    monkeypatch.setattr(reference, "pair_logprobs", refuse)
     ref_logprobs(ref, TOKENIZER, rows, path, 2, CPU)           # and the new ones were kept
+
+
+def test_a_cache_that_cannot_be_read_is_made_again(tmp_path, capsys):
+    """A traceback from a file that nobody needs: the log-probs can always be computed."""
+    path, ref = tmp_path / "ref_logprobs.pt", tiny()
+    path.write_bytes(b"half a file")
+    again = ref_logprobs(ref, TOKENIZER, pairs(), str(path), 2, CPU)
+    assert "computed again" in capsys.readouterr().out
+    assert all(torch.equal(a, b) for a, b in zip(again, ref_logprobs(ref, TOKENIZER, pairs(), str(path), 2, CPU)))
 
 
 @torch.no_grad()

@@ -16,7 +16,6 @@ import evaluate
 import train_grpo
 from nanorlhf import InputError, data, run, sums, towns
 from nanorlhf.gpt import GPT, GPTConfig, ScalarModel
-from nanorlhf.rollout import generate_in_batches
 from nanorlhf.sums import HELD_OUT, TRAIN, Question, WordProblem
 from nanorlhf.tokenizer import Tokenizer
 
