@@ -2,7 +2,7 @@
 
     minimise  - mean_t log p(x_t | x_<t)            over all tokens of all pages (the NLL of any language-modelling chapter)
     python train_base.py                            two and a half minutes on two laptop cores
-    python train_base.py --world sums --run out/sums --n_layer 3 --n_embd 96 --batch_size 32 --lr 4e-3 --steps 1600
+    python train_base.py --world sums --run out/sums --n_layer 3 --n_embd 96 --batch_size 32 --lr 2.5e-3 --steps 1600
 
 What to watch: `recall` stays at chance for 300 steps while the loss falls (the model learns how pages are written), then climbs to
 100%. Behind it `judged` leaves 50% and passes 90%: to tell a true claim from a false one the model must compare what it reads with what

@@ -8,7 +8,7 @@
     python train_grpo.py --aggregate token --clip_high 0.28 --skip_flat                  DAPO (Yu et al. 2025)
     python train_grpo.py --ratio sequence --clip_low 3e-4 --clip_high 4e-4               GSPO (Zheng et al. 2025)
     python train_grpo.py --aggregate token --objective cispo                             CISPO (MiniMax 2025)
-    python train_grpo.py --reward verifier --beta 0 --run out/sums                       RLVR: a check in place of a reward model
+    python train_grpo.py --reward verifier --beta 0 --run out/sums                       RLVR: a check, no reward model; runs/sums.sh has its settings
 
 Each step:  1. write K answers to each prompt   2. grade them   3. credit each answer   4. improve the policy
 What to watch: as in train_ppo.py, and `flat`, the share of prompts whose answers all score the same: they teach nothing. A KL in the loss is

@@ -23,7 +23,9 @@ from typing import ClassVar
 
 TRAIN, HELD_OUT = "train", "held-out"
 WORTH = {"correct": 1.0, "format": 0.1}
-P_SLIP = 0.5        # of the demonstrations; what imitates them is right about half of the time, and RL has something to choose from
+# Half of the demonstrations have a slip: what imitates them is right less than half of the time, and RL has something to choose from.
+# The web has fewer, and now and then no working: with as many, a base model takes far longer to find out how columns are added.
+P_SLIP, P_SLIP_ON_THE_WEB, P_BARE = 0.5, 0.2, 0.15
 
 
 @dataclass(frozen=True)
@@ -116,16 +118,16 @@ def work(question, slip=None, rng=None):
     return written + [f"#{int(digits)}"]
 
 
-def demonstration(question, rng):
+def demonstration(question, rng, p_slip=P_SLIP):
     """A person's working: half of them make a slip somewhere, and go on from there."""
     steps = work(question)
-    return " ".join(work(question, rng.randrange(len(steps)), rng) if rng.random() < P_SLIP else steps)
+    return " ".join(work(question, rng.randrange(len(steps)), rng) if rng.random() < p_slip else steps)
 
 
 def page(rng, digits=3):
     """One page of the web: a forum thread (a list of chat messages) where a sum is asked, and answered with working or without."""
     [question] = sample_questions(1, rng, digits=digits)
-    answer = demonstration(question, rng) if rng.random() < 0.8 else str(question.answer)
+    answer = str(question.answer) if rng.random() < P_BARE else demonstration(question, rng, P_SLIP_ON_THE_WEB)
     return [{"role": "user", "content": question.text}, {"role": "assistant", "content": answer}]
 
 

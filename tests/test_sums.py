@@ -1,6 +1,7 @@
 """The sums: the working is arithmetic, the verifier is not fooled, the split leaks nothing, and the scripts run on them."""
 import gzip
 import importlib
+import io
 import json
 import math
 import os
@@ -238,6 +239,13 @@ def test_evaluate_takes_names(pipeline, monkeypatch, capsys):
     call(monkeypatch, "evaluate", pipeline, "--models", "grpo", "--prompts", 32, "--device", "cpu", "--max_new_tokens", 40)
     assert "\ngrpo  " in (said := capsys.readouterr().out) and "\nbase  " not in said and "\nsft  " not in said
     assert "nothing/model.pt does not exist" in complaint(monkeypatch, "evaluate", pipeline, "--models", "nothing", "--device", "cpu")
+
+
+def test_chat_grades_a_sum_and_nothing_else(pipeline, monkeypatch, capsys):
+    """A sum looked up among the towns' questions, or text that is no sum graded as one."""
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{ADD.text}\nWhy?\n\n"))
+    call(monkeypatch, "chat", f"{pipeline}/sft", f"{pipeline}/grpo", "--device", "cpu", "--max_new_tokens", 40)
+    assert capsys.readouterr().out.count("    gold ") == 2
 
 
 def test_too_many_digits_for_the_block(tmp_path, monkeypatch):
