@@ -47,6 +47,11 @@ TOWNS = [
 REWARD_MODELS = [("rm", None), ("rm_margin", "train_rm.py --loss margin"), ("rm_ranked", "train_rm.py --loss plackett_luce"),
                  ("rm_thumbs", "train_rm.py --loss outcome")]
 
+# What runs/sums.sh makes, and one flag more.
+RLVR = "train_grpo.py --reward verifier --beta 0 --advantage dr_grpo --aggregate token --prompts 32 --samples 8 --steps 120 --lr 5e-5"
+SUMS = [("base", None, (0, 1, 2)), ("sft", None, (0, 1, 2)), ("grpo", None, (0, 1, 2)),
+        ("grpo_filter", f"{RLVR} --filter 1024", (0,)), ("grpo_skip_flat", f"{RLVR} --skip_flat", (0,))]
+
 
 def train(folder, seed, name, command):
     """Run a script unless its checkpoint is there; its output goes to <folder>/<name>.txt."""
@@ -62,32 +67,47 @@ def read(path):
         return json.load(f)
 
 
+def evaluate(folder, seed, names):
+    subprocess.run([sys.executable, "evaluate.py", folder, "--seed", str(seed), "--models", *names], check=True, stdout=subprocess.DEVNULL)
+    return read(f"{folder}/results.json")["models"]
+
+
+def cell(results, seeds, name, key, form):
+    """The mean over the seeds, and each."""
+    values = [results[seed][name][key] for seed in seeds]
+    return form.format(statistics.mean(values)) + ("" if len(values) == 1 else " (" + ", ".join(map(form.format, values)) + ")")
+
+
 def towns_table(root):
     for name, command in REWARD_MODELS:
         train(f"{root}/towns-0", 0, name, command)
     for name, command, *_, seeds in TOWNS:
         for seed in seeds:
             train(f"{root}/towns-{seed}", seed, name, command)
-    results = {}
-    for seed in (0, 1, 2):
-        names = [name for name, *_, seeds in TOWNS if seed in seeds]
-        subprocess.run([sys.executable, "evaluate.py", f"{root}/towns-{seed}", "--seed", str(seed), "--models", *names],
-                       check=True, stdout=subprocess.DEVNULL)
-        results[seed] = read(f"{root}/towns-{seed}/results.json")["models"]
+    results = {seed: evaluate(f"{root}/towns-{seed}", seed, [name for name, *_, seeds in TOWNS if seed in seeds]) for seed in (0, 1, 2)}
     print("\n| algorithm | flags | paper | the idea | gold | wins vs sft | KL to sft | wrong fact |\n|---|---|---|---|---|---|---|---|")
     for name, command, paper, idea, seeds in TOWNS:
-        def cell(key, form):
-            values = [results[seed][name][key] for seed in seeds]
-            return form.format(statistics.mean(values)) + ("" if len(values) == 1 else " (" + ", ".join(map(form.format, values)) + ")")
-
         flags = f"`{command.partition(' ')[2].format(run='<run>')}`" if command else ""
-        print(f"| {name} | {flags} | {paper} | {idea} | {cell('gold', '{:.2f}')} | {cell('win_rate_vs_sft', '{:.2f}')} | "
-              f"{cell('kl_to_sft', '{:.1f}')} | {cell('wrong_fact_rate', '{:.0%}')} |")
+        columns = (("gold", "{:.2f}"), ("win_rate_vs_sft", "{:.2f}"), ("kl_to_sft", "{:.1f}"), ("wrong_fact_rate", "{:.0%}"))
+        print(f"| {name} | {flags} | {paper} | {idea} | " + " | ".join(cell(results, seeds, name, *column) for column in columns) + " |")
     print("\n| reward model | accuracy on held-out pairs | gold order |\n|---|---|---|")
     for name, _ in REWARD_MODELS:
         report = read(f"{root}/towns-0/{name}/report.json")
         print(f"| {name} | {report['accuracy']:.1%} of {report['noise_ceiling']:.1%} | {report['gold_order']:.1%} |")
 
 
+def sums_table(root):
+    for name, command, seeds in SUMS:
+        for seed in seeds:
+            train(f"{root}/sums-{seed}", seed, name, command)
+    results = {seed: evaluate(f"{root}/sums-{seed}", seed, [name for name, _, seeds in SUMS if seed in seeds]) for seed in (0, 1, 2)}
+    columns = ("greedy", "accuracy", "pass@8", "majority@8", "best_of_8_orm", "best_of_8_prm")
+    print("\n| model | " + " | ".join(columns) + " |" + "\n|---" + "|---" * len(columns) + "|")
+    for name, _, seeds in SUMS:
+        print(f"| {name} | " + " | ".join(cell(results, seeds, name, column, "{:.2f}") for column in columns) + " |")
+
+
 if __name__ == "__main__":
-    towns_table(sys.argv[1] if len(sys.argv) > 1 else "out/compare")
+    folder = sys.argv[1] if len(sys.argv) > 1 else "out/compare"
+    towns_table(folder)
+    sums_table(folder)

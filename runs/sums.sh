@@ -17,9 +17,9 @@ stage train_sft.py --run "$RUN" --seed "$SEED"                              # wo
 stage train_rm.py --run "$RUN" --seed "$SEED" --loss outcome --out orm      # will the answer be right?
 stage train_rm.py --run "$RUN" --seed "$SEED" --loss process --out prm      # is each step right?
 # No reward model and no KL: the answer is checked. One right or wrong for 25 tokens is a noisy signal: large batches, small steps (at
-# --lr 3e-4 and 16 x 4 answers nothing is gained, at 1e-3 accuracy falls).
+# --lr 3e-4 and 16 x 4 answers nothing is gained, at 1e-3 accuracy falls; runs/compare.py has the same settings).
 stage train_grpo.py --run "$RUN" --seed "$SEED" --reward verifier --beta 0 --advantage dr_grpo --aggregate token \
-    --prompts 32 --samples 8 --steps 50 --lr 1e-4
+    --prompts 32 --samples 8 --steps 120 --lr 5e-5
 stage evaluate.py "$RUN" --seed "$SEED"
 echo
 echo "That took $SECONDS s. Ask what it made:  echo 347+285= | $PYTHON chat.py $RUN/sft $RUN/grpo"
