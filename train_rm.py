@@ -258,10 +258,10 @@ def print_report(report):
                "gold_order": "the truly better answer has the higher score, whatever the label says",
                "judged_accuracy": "of the judged tokens, right or wrong, are told apart",
                "one_answer_for_all": "of them, by saying the same of all"}
-    print(f"on {report['pairs']} held-out pairs")
+    print(f"held out: {report.get('pairs', 0)} pairs" + (f", {report['judged']} judged tokens" if "judged" in report else ""))
     for name in [name for name in meaning if name in report]:
         print(f"  {name:18} {report[name]:6.1%}   {meaning[name]}")
-    for part in report["calibration"]:
+    for part in report.get("calibration", []):
         print(f"  where it is {part['claimed']:.0%} sure it is right in {part['right']:.0%} of {part['pairs']} pairs")
 
 
@@ -313,7 +313,8 @@ def main():
         grad_norm = run.update(reward_model, optimizer, lr, max_grad_norm=1.0)
         log(step, loss=loss.item(), **stats, _grad_norm=grad_norm, _lr=lr)
 
-    report = accuracy_report(reward_model, held_out, tokenizer.pad)
+    # a process reward model says nothing at the end token, where the score of a whole answer would be read
+    report = {} if cfg.loss == "process" else accuracy_report(reward_model, held_out, tokenizer.pad)
     if cfg.loss not in SINGLE:
         # Bradley-Terry fixes only differences. Centred on what SFT writes, 0 means "as usual", and a penalty has a scale to be read on.
         some = torch.cat(score_pairs(reward_model, random.Random(0).sample(train, min(1000, len(train))), tokenizer.pad))

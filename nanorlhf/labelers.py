@@ -15,7 +15,7 @@ SCALE = (0.5, 2.0)      # nats of felt difference from which an answer is better
 def liking(answer, sharpness=2.0, longer_bias=0.0, polite_bias=0.0):
     """Nats. sharpness: for a unit of gold; longer_bias: for ten more tokens; polite_bias: for being polite, beyond what gold gives."""
     longer = longer_bias * answer["tokens"] / 10 if longer_bias else 0.0
-    polite = polite_bias * bool(answer["manners"]) if polite_bias else 0.0
+    polite = polite_bias * bool(answer.get("manners"))
     return sharpness * answer["gold"] + longer + polite
 
 
