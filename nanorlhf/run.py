@@ -108,9 +108,9 @@ def linear(step, steps, lr, warmup=0):
 
 def write_atomically(path, write, mode="w"):
     """write(f) to a temporary file beside path, then rename: a reader sees the old file or the new one, never half of one."""
-    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
     partial = f"{path}.partial"
     try:
+        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
         with open(partial, mode, **({} if "b" in mode else {"encoding": "utf-8"})) as f:
             write(f)
             f.flush()

@@ -71,6 +71,13 @@ def test_an_interrupted_save_keeps_the_old_file(tmp_path):
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["f"]
 
 
+def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path):
+    """A traceback from os.makedirs: --run points below a file, or to a place that is read-only."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="could not write .*config.json"):
+        run.Log(str(tmp_path / "file" / "sft"), Config(), 1, 1)
+
+
 def test_generators_are_named():
     draw = lambda purpose: torch.rand(3, generator=run.generator(0, purpose)).tolist()
     assert draw("a") == draw("a") != draw("b") and run.rng(0, "a").random() == run.rng(0, "a").random()
