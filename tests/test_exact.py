@@ -41,7 +41,7 @@ def lbfgs(model):
     return torch.optim.LBFGS(model.parameters(), max_iter=500, tolerance_grad=1e-11, tolerance_change=1e-15, line_search_fn="strong_wolfe")
 
 
-def close(a, b):
+def assert_exact(a, b):
     torch.testing.assert_close(a, b, rtol=0, atol=1e-10)
 
 
@@ -75,7 +75,7 @@ def test_pi_star_is_where_the_objective_is_largest():
     log_z = torch.logsumexp(REF_LOGP.sum(1) + R / BETA, 0)
     with torch.no_grad():
         logp = logprobs(POLICY, WORLD)
-        close(objective(BETA)(logp), BETA * (log_z - kl(logp.sum(1), star)))
+        assert_exact(objective(BETA)(logp), BETA * (log_z - kl(logp.sum(1), star)))
 
 
 def learned(monkeypatch, tmp_path, script, policy, ref, reward_model, **settings):
@@ -180,13 +180,13 @@ def step_direction(advantage, how, kl_in="reward", kind="k1", K=2, model=POLICY)
 @pytest.mark.parametrize("model", [POLICY, tiny_gpt(0).double()], ids=["table", "gpt"])
 def test_gradient_is_exact_with_fixed_and_kl_in_the_reward(advantage, factor, model):
     """Off by anything but the known constants 1/max_len and, for Dr. GRPO, (K-1)/K."""
-    close(step_direction(advantage, "fixed", model=model), factor / T * gradient(objective(BETA), model))
+    assert_exact(step_direction(advantage, "fixed", model=model), factor / T * gradient(objective(BETA), model))
 
 
 @pytest.mark.parametrize("advantage, factor", [("rloo", 1), ("dr_grpo", 2 / 3)])
 def test_gradient_is_exact_with_three_answers(advantage, factor):
     """K for K-1, which K = 2 and a wrong K/(K-1) of 2 would hide."""
-    close(step_direction(advantage, "fixed", K=3), factor / T * gradient(objective(BETA)))
+    assert_exact(step_direction(advantage, "fixed", K=3), factor / T * gradient(objective(BETA)))
 
 
 # Cosine of the expected step and the exact gradient of E[r] - beta KL: 1 is that way, 0 a right angle. The KL in the loss is per token.
@@ -274,7 +274,7 @@ def test_value_of_the_estimators(kind, per, error):
 def test_gradient_of_the_estimators_in_the_loss(kind, per, of, off):
     """What each pulls towards: only k2 of the summed log-ratio has the KL's own gradient; k1's is 0 on average. off: |error| / |exact|."""
     got, exact = gradient(lambda logp: expect(logp.sum(1).exp(), estimate(logp, kind, per))), gradient(KL["kl"])
-    close(got, gradient(KL[of]))
+    assert_exact(got, gradient(KL[of]))
     assert ((got - exact).norm() / exact.norm()).item() == pytest.approx(off, abs=1e-3 if off else 1e-10)
 
 
@@ -283,7 +283,7 @@ def test_gradient_of_the_estimators_in_the_loss(kind, per, of, off):
 def test_gradient_with_the_kl_in_the_loss(advantage, factor, kind, of):
     """What a whole step then follows, exactly: Dr. GRPO's (K-1)/K is on the reward alone, so that its beta counts K/(K-1) times."""
     exact = factor * gradient(objective(0.0)) - BETA * gradient(KL[of])
-    close(step_direction(advantage, "fixed", "loss", kind), exact / T)
+    assert_exact(step_direction(advantage, "fixed", "loss", kind), exact / T)
 
 
 @pytest.mark.parametrize("kind, per, off", [
