@@ -96,10 +96,11 @@ def names_of(args):
     """The folders to evaluate: those asked for, or all known ones that are there."""
     if args.models:
         return args.models
+    there = [name for name in MODELS if os.path.exists(f"{args.run}/{name}/model.pt")]
     for name in MODELS:
-        if not os.path.exists(f"{args.run}/{name}/model.pt"):
+        if name not in there:
             print(f"no {name} in {args.run}: left out")
-    return [name for name in MODELS if os.path.exists(f"{args.run}/{name}/model.pt")]
+    return there
 
 
 def evaluate_towns(args, sft, tokenizer, device):

@@ -1,7 +1,7 @@
 """Pretraining: where the knowledge comes from. Next-token prediction on the pages of the made-up world.
 
     minimise  - mean_t log p(x_t | x_<t)            over all tokens of all pages (the NLL of any language-modelling chapter)
-    python train_base.py                            two and a half minutes on two laptop cores
+    python train_base.py                            a minute and a half on two laptop cores
     python train_base.py --world sums --run out/sums --n_layer 3 --n_embd 96 --batch_size 32 --lr 2.5e-3 --steps 1600
 
 What to watch: `recall` stays at chance for 300 steps while the loss falls (the model learns how pages are written), then climbs to

@@ -24,9 +24,9 @@ import torch.nn.functional as F
 
 from nanorlhf import InputError, data, run
 from nanorlhf.functional import last_token
+from nanorlhf.labelers import prefers_first
 from nanorlhf.reference import answer_logprobs, pair_logprobs, ref_logprobs
 from nanorlhf.rollout import answer_texts, generate
-from nanorlhf.labelers import prefers_first
 
 REFERENCE_FREE = ("orpo", "simpo")
 OWN_BETA = {                # what --beta 0 stands for; the losses differ in what beta multiplies
@@ -247,7 +247,7 @@ def load_pairs(cfg, tokenizer, block_size):
     if not cfg.data and not os.path.exists(path):
         raise InputError(f"{path} does not exist; make it first: python train_rm.py --run {cfg.run}")
     pairs, report = data.load_pairs(path, tokenizer, block_size)
-    print(f"{path}: {len(pairs)} pairs; " + ("; ".join(f"{why}: {n}" for why, n in report.items()) or "none dropped"))
+    print(f"{path}: {len(pairs)} pairs; " + data.dropped(report))
     return data.split_pairs(pairs, cfg.held_out, run.rng(cfg.seed, "split"))
 
 

@@ -22,7 +22,7 @@ from typing import Literal
 import torch
 
 from nanorlhf import InputError, data, run, sums
-from nanorlhf.functional import aggregate, entropy, kl_estimate, last_token, masked_mean, token_logprobs
+from nanorlhf.functional import aggregate, entropy, kl_estimate, last_token, masked_mean, masked_sum, token_logprobs
 from nanorlhf.rollout import answer_texts, check_kl, check_ratio, check_rollout, generate, generate_in_batches
 
 
@@ -67,7 +67,7 @@ def group_advantages(scores, kind, baseline=0.0):
 
     reinforce   r - baseline, a moving average of earlier batches: knows nothing of the prompt       Williams 1992
     rloo        r - mean of the other K-1 = K/(K-1) (r - mean): unbiased                             Kool et al. 2019
-    grpo        (r - mean) / (std + 1e-4): easy and hard prompts weigh alike                         Shao et al. 2024, eq. 3
+    grpo        (r - mean) / (std + 1e-4): easy and hard prompts weigh alike                         Shao et al. 2024, 4.1.2
     dr_grpo     r - mean                                                                             Liu et al. 2025
     A row with max == min gives exact zeros (its std in float32 often is not 0). ValueError when K < 2, but for reinforce.
     """
@@ -155,7 +155,7 @@ def main():
     prompt_rng, pool = run.rng(cfg.seed, "grpo prompts"), None
     if cfg.data:
         pool, report = data.load_problems(cfg.data, tokenizer, policy.cfg.block_size - cfg.max_new_tokens)
-        print(f"{cfg.data}: {len(pool)} problems; " + ("; ".join(f"{why}: {n}" for why, n in report.items()) or "none dropped"))
+        print(f"{cfg.data}: {len(pool)} problems; " + data.dropped(report))
 
     def ask(n):
         return prompt_rng.choices(pool, k=n) if pool else world.sample_questions(n, prompt_rng, **run.knobs(world, cfg.digits))
@@ -245,10 +245,6 @@ def main():
             show(f"grpo, after {step} steps")
 
     run.save_checkpoint(f"{folder}/model.pt", policy, tokenizer)
-
-
-def masked_sum(x, mask):
-    return torch.where(mask, x, 0.0).sum(1)
 
 
 if __name__ == "__main__":

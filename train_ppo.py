@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 
 from nanorlhf import InputError, data, run
-from nanorlhf.functional import entropy, kl_estimate, last_token, masked_mean, shift_right, token_logprobs, whiten
+from nanorlhf.functional import entropy, kl_estimate, last_token, masked_mean, masked_sum, shift_right, token_logprobs, whiten
 from nanorlhf.rollout import answer_texts, check_kl, check_ratio, check_rollout, generate
 
 
@@ -168,7 +168,7 @@ def main():
             rewards = token_rewards(scores, old_logp, ref_logp, mask, beta)
             advantages, returns = gae(rewards, old_values, mask, cfg.gamma, cfg.lam)
             advantages = whiten(advantages, mask)       # after the returns are taken: they keep the rewards' scale, or the critic chases noise
-            kl = (kl_estimate(old_logp, ref_logp, "k1") * mask).sum(1).mean().item()            # nats per answer
+            kl = masked_sum(kl_estimate(old_logp, ref_logp, "k1"), mask).mean().item()          # nats per answer
         if step == 1:
             check_rollout(out.logp, old_logp, mask, autocast=device.type == "cuda")
             if starts_at_ref:

@@ -172,7 +172,7 @@ def make_data(cfg, model, tokenizer, folder, device):
 def load_pairs(cfg, model, tokenizer, path):
     """-> (training pairs, held-out pairs)"""
     pairs, report = data.load_pairs(path, tokenizer, model.cfg.block_size)
-    print(f"{path}: {len(pairs)} pairs; " + ("; ".join(f"{why}: {n}" for why, n in report.items()) or "none dropped"))
+    print(f"{path}: {len(pairs)} pairs; " + data.dropped(report))
     if cfg.loss in SINGLE:
         return [], pairs
     train, held_out = data.split_pairs(pairs, cfg.held_out, run.rng(cfg.seed, "split"))

@@ -85,7 +85,7 @@ def load(cfg, tokenizer, block_size):
                  for q in world.sample_questions(n, people, split, **run.knobs(world, cfg.digits))]
                 for n, split in ((cfg.demonstrations, world.TRAIN), (400, world.HELD_OUT))]
     examples, report = data.load_conversations(cfg.data, tokenizer, block_size)
-    print(f"{cfg.data}: {len(examples)} conversations; " + ("; ".join(f"{why}: {n}" for why, n in report.items()) or "none dropped"))
+    print(f"{cfg.data}: {len(examples)} conversations; " + data.dropped(report))
     return data.split_by_prompt(examples, prompt_of, cfg.held_out, run.rng(cfg.seed, "split"))
 
 

@@ -203,6 +203,11 @@ def _pair_from_ids(row, where, tokenizer):
     return pair
 
 
+def dropped(report):
+    """The Counter that came with loaded data, in words."""
+    return "; ".join(f"{why}: {n}" for why, n in report.items()) or "none dropped"
+
+
 def _some(kept, report, path, block_size):
     if not kept:
         reasons = "; ".join(f"{reason} ({n})" for reason, n in report.items())

@@ -34,6 +34,11 @@ def last_token(x, mask):
     return x.gather(1, (columns * mask).amax(1, keepdim=True)).squeeze(1)
 
 
+def masked_sum(x, mask):
+    """x (B, T) -> (B,): each row's sum where mask is true. NaN outside the mask does no harm."""
+    return torch.where(mask, x, 0.0).sum(1)
+
+
 def masked_mean(x, mask, dim=None):
     """Mean of x where mask is true; 0 where nothing is. NaN outside the mask does no harm."""
     x = torch.where(mask, x, 0.0)

@@ -8,14 +8,14 @@ import os
 import torch
 
 from nanorlhf import data, run
-from nanorlhf.functional import token_logprobs
+from nanorlhf.functional import masked_sum, token_logprobs
 
 
 def answer_logprobs(model, ids, mask):
     """ids, mask (N, T) -> (N,) nats: each answer's log-probs, summed over its tokens, end token included."""
     with run.autocast(ids.device):
         logits = model(ids)
-    return (token_logprobs(logits, ids) * mask).sum(1)
+    return masked_sum(token_logprobs(logits, ids), mask)
 
 
 @torch.no_grad()

@@ -21,6 +21,7 @@ from nanorlhf.tokenizer import Tokenizer
 
 WORLDS = {"towns": towns, "sums": sums}
 
+
 # ---- settings ----
 
 def parse(Config, doc, argv=None):

@@ -4,13 +4,7 @@
 set -euo pipefail
 : "${PYTHON:=python3}" "${SEED:=0}" "${RUN:=out/towns}"
 
-stage() {
-    echo
-    echo "=== $* ==="
-    local start=$SECONDS
-    "$PYTHON" "$@"
-    echo "($((SECONDS - start)) s)"
-}
+. "$(dirname "$0")/stage.sh"
 
 stage train_base.py --run "$RUN" --seed "$SEED"         # knows the facts, rambles
 stage train_sft.py --run "$RUN" --seed "$SEED"          # answers, mistakes included

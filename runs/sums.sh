@@ -4,13 +4,7 @@
 set -euo pipefail
 : "${PYTHON:=python3}" "${SEED:=0}" "${RUN:=out/sums}"
 
-stage() {
-    echo
-    echo "=== $* ==="
-    local start=$SECONDS
-    "$PYTHON" "$@"
-    echo "($((SECONDS - start)) s)"
-}
+. "$(dirname "$0")/stage.sh"
 
 stage train_base.py --run "$RUN" --seed "$SEED" --world sums --n_layer 3 --n_embd 96 --batch_size 32 --lr 2.5e-3 --steps 1600
 stage train_sft.py --run "$RUN" --seed "$SEED"                              # works sums out, half of the time with a slip

@@ -1,6 +1,5 @@
 """The scripts as a user runs them: the whole pipeline with tiny settings, their files, and what they say when something is wrong."""
 import gzip
-import importlib
 import json
 import math
 import os
@@ -12,6 +11,7 @@ from itertools import groupby
 import pytest
 import torch
 
+from calling import call, complaint
 from nanorlhf import run, towns
 from nanorlhf.gpt import GPT, GPTConfig, ScalarModel
 from nanorlhf.tokenizer import Tokenizer
@@ -30,21 +30,6 @@ def launch(script, *args, env=None):
     machine threads that wait for each other take ten times as long."""
     return subprocess.run([sys.executable, f"{script}.py", *map(str, args)], cwd=ROOT, text=True, capture_output=True,
                           env={**os.environ, "OMP_NUM_THREADS": "1", **(env or {})}, timeout=300)
-
-
-def call(monkeypatch, script, *args):
-    """The script's main in this process: no time goes into starting Python."""
-    monkeypatch.setattr(sys, "argv", [f"{script}.py", *map(str, args)])
-    run.script(importlib.import_module(script).main)
-
-
-def complaint(monkeypatch, script, *args):
-    """-> the one sentence that the script ends with; a string as exit code means status 1."""
-    with pytest.raises(SystemExit) as stopped:
-        call(monkeypatch, script, *args)
-    assert isinstance(stopped.value.code, str) and stopped.value.code.startswith("error: ")
-    assert "\n" not in stopped.value.code
-    return stopped.value.code
 
 
 def read_log(folder):

@@ -1,6 +1,5 @@
 """The sums: the working is arithmetic, the verifier is not fooled, the split leaks nothing, and the scripts run on them."""
 import gzip
-import importlib
 import io
 import json
 import math
@@ -15,6 +14,7 @@ import torch
 
 import evaluate
 import train_grpo
+from calling import call, complaint
 from nanorlhf import InputError, data, run, sums, towns
 from nanorlhf.gpt import GPT, GPTConfig, ScalarModel
 from nanorlhf.sums import HELD_OUT, TRAIN, Question, WordProblem
@@ -176,18 +176,6 @@ def test_one_character_is_one_token():
 
 
 # ---- the scripts ----
-
-def call(monkeypatch, script, *args):
-    monkeypatch.setattr(sys, "argv", [f"{script}.py", *map(str, args)])
-    run.script(importlib.import_module(script).main)
-
-
-def complaint(monkeypatch, script, *args):
-    with pytest.raises(SystemExit) as stopped:
-        call(monkeypatch, script, *args)
-    assert isinstance(stopped.value.code, str) and "\n" not in stopped.value.code
-    return stopped.value.code
-
 
 def tiny_scalar(seed):
     gpt = GPT(GPTConfig(261, 96, 1, 2, 32), torch.Generator().manual_seed(seed))
