@@ -1,19 +1,20 @@
 """Policy gradients without a critic: the answers to one prompt are each other's baseline.
 
     maximise  E[ r(x, y) ] - beta KL( policy || ref )
-    python train_grpo.py                                                                 GRPO (Shao et al. 2024), a minute on a laptop
-    python train_grpo.py --advantage reinforce --aggregate fixed --kl_in reward --kl k1  REINFORCE (Williams 1992)
-    python train_grpo.py --advantage rloo --aggregate fixed --kl_in reward --kl k1       RLOO (Ahmadian et al. 2024)
-    python train_grpo.py --advantage dr_grpo --aggregate fixed                           Dr. GRPO (Liu et al. 2025)
-    python train_grpo.py --aggregate token --clip_high 0.28 --skip_flat                  DAPO (Yu et al. 2025)
-    python train_grpo.py --ratio sequence --clip_low 3e-4 --clip_high 4e-4               GSPO (Zheng et al. 2025)
-    python train_grpo.py --aggregate token --objective cispo                             CISPO (MiniMax 2025)
-    python train_grpo.py --reward verifier --beta 0 --run out/sums                       RLVR: a check, no reward model; runs/sums.sh has its settings
+    python train_grpo.py                                                     GRPO's advantages, PPO's KL; a minute on a laptop
+    python train_grpo.py --kl_in loss --kl k3                                GRPO as published (Shao et al. 2024)
+    python train_grpo.py --advantage reinforce --aggregate fixed             REINFORCE (Williams 1992)
+    python train_grpo.py --advantage rloo --aggregate fixed                  RLOO (Ahmadian et al. 2024)
+    python train_grpo.py --advantage dr_grpo --aggregate fixed               Dr. GRPO (Liu et al. 2025)
+    python train_grpo.py --aggregate token --clip_high 0.28 --skip_flat      DAPO (Yu et al. 2025)
+    python train_grpo.py --ratio sequence --clip_low 3e-4 --clip_high 4e-4   GSPO (Zheng et al. 2025)
+    python train_grpo.py --aggregate token --objective cispo                 CISPO (MiniMax 2025)
+    python train_grpo.py --reward verifier --beta 0 --run out/sums           RLVR: a check, no reward model; runs/sums.sh has its settings
 
 Each step:  1. write K answers to each prompt   2. grade them   3. credit each answer   4. improve the policy
-What to watch: as in train_ppo.py, and `flat`, the share of prompts whose answers all score the same: they teach nothing. A KL in the loss is
-charged to each token alone, which is not the KL's gradient (tests/README.md has the angles): it costs more KL for the same score.
-The papers of Dr. GRPO and DAPO leave the KL out altogether: --beta 0.
+What to watch: as in train_ppo.py, and `flat`, the share of prompts whose answers all score the same: they teach nothing.
+The KL comes off the reward, as in PPO. In the loss, where the paper has it, it is charged to each token alone, which is not the KL's gradient
+(tests/README.md has the angles): it costs more KL for less gold. Dr. GRPO and DAPO leave the KL out altogether: --beta 0.
 Left out: sampling until every prompt of a batch has spread (DAPO), a penalty on length near the budget.
 """
 from dataclasses import dataclass
@@ -48,8 +49,8 @@ class Config:
     advantage: Literal["reinforce", "rloo", "grpo", "dr_grpo"] = "grpo"     # what an answer's score is compared with
     aggregate: Literal["token", "sequence", "fixed"] = "sequence"   # fixed: by B * max_new_tokens; the other two favour short or long answers
     beta: float = 0.1               # price of one nat of KL; at 0 the policy is free to hack the reward model
-    kl_in: Literal["reward", "loss"] = "loss"       # off each answer's score, or a term of the loss
-    kl: Literal["k1", "k2", "k3"] = "k3"            # estimator in the loss; in the reward only k1 is right
+    kl_in: Literal["reward", "loss"] = "reward"     # off each answer's score, or a term of the loss
+    kl: Literal["k1", "k2", "k3"] = "k1"            # estimator; in the reward only k1 is right, in the loss all but k1
     ratio: Literal["token", "sequence"] = "token"   # sequence: GSPO's, the geometric mean over the answer
     objective: Literal["clip", "cispo"] = "clip"    # clip drops the gradient of a token past its clip, cispo only caps its weight
     clip_low: float = 0.2           # how far a ratio may fall
@@ -183,6 +184,8 @@ def main():
           f"{cfg.ratio} ratio, {cfg.objective}, beta {cfg.beta:g} in the {cfg.kl_in} ({cfg.kl})")
     if cfg.advantage != "reinforce" and cfg.aggregate == "sequence":
         print("the policy loss starts at 0 in every step, since a group's advantages add up to 0; its gradient does not: watch score and grad_norm")
+    if cfg.kl_in == "loss" and cfg.kl == "k1" and cfg.beta:
+        print("k1 in the loss holds nothing: its gradient is 0 on average; --kl k3 is the paper's, --kl_in reward what works best here")
     log = run.Log(folder, cfg, cfg.steps, cfg.log_every)
     show("before grpo")
     baseline = 0.0

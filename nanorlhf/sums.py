@@ -1,10 +1,10 @@
 """The second made-up world: sums worked out column by column, so that not only the answer but every step of it can be checked.
 
-    347+285=    7+5+0=12 4+8+1=13 3+2+1=06 #632          from the right; the third number is what is carried
-    402-395=    12-5-0=7 10-9-1=0 04-3-1=0 #7            the minuend's digit with the ten it borrowed; the third number is what was lent
+    347+285=    7+5+0=12 4+8+1=13 3+2+1=06 #0632         from the right; the third number is what is carried
+    402-395=    12-5-0=7 10-9-1=0 04-3-1=0 #007          the minuend's digit with the ten it borrowed; the third number is what was lent
 
-Every column takes eight characters, and both numbers are written equally long (47+285= is asked as 047+285=): where a character stands says
-what it is about. A model this small, which knows places and not distances, learns that several times faster than a ragged working.
+Every column takes eight characters, and every number is written out to its full width (7+28= is asked as 007+028=): where a character stands
+says what it is about. A model this small, which knows places and not distances, learns that several times faster than a ragged working.
 
 A verifier reads the number behind the last #. The gold reward keeps being right and looking right apart:
 
@@ -26,6 +26,7 @@ WORTH = {"correct": 1.0, "format": 0.1}
 # Half of the demonstrations have a slip: what imitates them is right less than half of the time, and RL has something to choose from.
 # The web has fewer, and now and then no working: with as many, a base model takes far longer to find out how columns are added.
 P_SLIP, P_SLIP_ON_THE_WEB, P_BARE = 0.5, 0.2, 0.15
+P_MARKED, MARKS = 0.5, "xv"     # what share of the pages is marked homework; a cross behind what is wrong, a tick behind what is right
 
 
 @dataclass(frozen=True)
@@ -33,15 +34,12 @@ class Question:
     a: int
     sign: str           # + or -; then a >= b
     b: int
+    width: int = 3      # digits that both are written with
     form: ClassVar = re.compile(r"(?:[0-9]\+[0-9]\+[0-9]=[0-9]{2} )+#[0-9]+|(?:[0-9]{2}-[0-9]-[0-9]=[0-9] )+#[0-9]+")
 
     @property
     def text(self):
         return f"{self.a:0{self.width}}{self.sign}{self.b:0{self.width}}="
-
-    @property
-    def width(self):    # both numbers are written this long: a digit's place then says what it belongs to
-        return len(str(max(self.a, self.b)))
 
     @property
     def pair(self):     # what is held out, and what intervals are bootstrapped over: 347+285 is the same as 285+347
@@ -70,13 +68,13 @@ def split_of(question):
 
 
 def sample_questions(n, rng, split=TRAIN, digits=3):
-    """n Questions, drawn with replacement: sums and differences alike, of 1 to `digits` columns."""
+    """n Questions, drawn with replacement: sums and differences alike, of numbers up to 10, 100, ... 10 ** digits alike."""
     drawn = []
     while len(drawn) < n:
-        columns = rng.randint(1, digits)
-        a, b = (rng.randrange(10 ** columns) for _ in "ab")
+        size = rng.randint(1, digits)
+        a, b = (rng.randrange(10 ** size) for _ in "ab")
         sign = rng.choice("+-")
-        question = Question(max(a, b), sign, min(a, b)) if sign == "-" else Question(a, sign, b)
+        question = Question(*((max(a, b), sign, min(a, b)) if sign == "-" else (a, sign, b)), width=digits)
         if split_of(question) == split:
             drawn.append(question)
     return drawn
@@ -85,8 +83,8 @@ def sample_questions(n, rng, split=TRAIN, digits=3):
 def find(text):
     """The Question that this text asks, or None."""
     m = re.fullmatch(r"([0-9]{1,18})([+-])([0-9]{1,18})=", text)
-    question = m and Question(int(m[1]), m[2], int(m[3]))
-    return question if question and question.text == text and question.answer >= 0 else None
+    question = m and Question(int(m[1]), m[2], int(m[3]), width=len(m[1]))
+    return question if question and len(m[1]) == len(m[3]) and question.answer >= 0 else None
 
 
 # ---- what people write ----
@@ -110,12 +108,12 @@ def work(question, slip=None, rng=None):
         if kind == "result":
             result += 1 if result == 0 or result < 9 and rng.random() < 0.5 else -1
         written.append(f"{x}+{y}+{carry}={result:02}" if question.sign == "+" else f"{x:02}-{y}-{carry}={result}")
-        digits = (str(result % 10) if i + 1 < width else str(result)) + digits
+        digits = written[-1].partition("=")[2][0 if i + 1 == width else -1:] + digits
         carry = int(result > 9 if question.sign == "+" else x > 9)
     if slip == width:
         i = rng.randrange(len(digits))
         digits = digits[:i] + str((int(digits[i]) + rng.randint(1, 9)) % 10) + digits[i + 1:]
-    return written + [f"#{int(digits)}"]
+    return written + [f"#{digits}"]
 
 
 def demonstration(question, rng, p_slip=P_SLIP):
@@ -124,17 +122,38 @@ def demonstration(question, rng, p_slip=P_SLIP):
     return " ".join(work(question, rng.randrange(len(steps)), rng) if rng.random() < p_slip else steps)
 
 
+def homework(question, rng):
+    """A working as it comes back, "7v5v0v12v4v8v0x12x3v3x1v07x#0632v": each column and the answer right or wrong by itself, half of them.
+
+    A mark behind each number of a column says whether that number belongs there, the last one whether the column is right as a whole.
+    """
+    marked = []
+    for i, right in enumerate(work(question)):
+        step = work(question, i, rng)[i] if rng.random() < 0.5 else right
+        *numbers, result = re.split("[-+=]", step)
+        marked += [n + MARKS[n == true] for n, true in zip(numbers, re.split("[-+=]", right))] + [result + MARKS[step == right]]
+    return "".join(marked)
+
+
 def page(rng, digits=3):
-    """One page of the web: a forum thread (a list of chat messages) where a sum is asked, and answered with working or without."""
+    """One page of the web (a list of chat messages): a sum that is asked, and answered with working or without, or marked homework.
+
+    To predict a mark, a model must compare what it reads with what it would have written: the skill that reward models of outcomes and of steps
+    are made of, and too hard to learn from some thousand answers. With marks behind whole columns alone it is not found out here in 4000 steps.
+    A mark takes the place of the sign or the blank behind a number, so that the digits stand where they stand in a working without marks.
+    """
     [question] = sample_questions(1, rng, digits=digits)
-    answer = str(question.answer) if rng.random() < P_BARE else demonstration(question, rng, P_SLIP_ON_THE_WEB)
+    if rng.random() < P_MARKED:
+        answer = homework(question, rng)
+    else:
+        answer = str(question.answer) if rng.random() < P_BARE else demonstration(question, rng, P_SLIP_ON_THE_WEB)
     return [{"role": "user", "content": question.text}, {"role": "assistant", "content": answer}]
 
 
 # ---- what an answer is worth ----
 
 def final_answer(text):
-    """The number behind the last run of #, "#632" here and "#### 1,200" in GSM8K, or None. An earlier one does not count."""
+    """The number behind the last run of #, "#0632" here and "#### 1,200" in GSM8K, or None. An earlier one does not count."""
     m = re.match(r"\s*(-?)\$?([0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(\.[0-9]+)?", text.rpartition("#")[2]) if "#" in text else None
     if not m or len(m[2]) > 24:         # Python refuses to read numbers of thousands of digits, and a policy may write one
         return None
@@ -170,5 +189,5 @@ def best_gold(question):
 
 # The same three held-out questions in every stage's samples, each with something to carry or to lend.
 SHOWN = [next(q for q in sample_questions(1000, random.Random("shown"), HELD_OUT)
-              if (q.width, q.sign) == (width, sign) and f"{sign}1=" in " ".join(work(q)))
-         for width, sign in ((2, "+"), (3, "+"), (3, "-"))]
+              if (len(str(max(q.a, q.b))), q.sign) == (size, sign) and f"{sign}1=" in " ".join(work(q)))
+         for size, sign in ((2, "+"), (3, "+"), (3, "-"))]

@@ -1,19 +1,9 @@
 #!/usr/bin/env bash
-# The tables of the README: every variant of the optimization chapters, one flag at a time from the default. Over an hour on two cores;
-# what is finished is not made again, so that it can be stopped and gone on with. From the repository's root:
+# The tables of the README: every variant of the optimization chapters, one flag at a time from the default. About an hour on two cores, which
+# it keeps busy with a process each; what is finished is not made again, so it can be stopped and gone on with. From the repository's root:
 #     PYTHON=.venv/bin/python bash runs/compare.sh
 set -euo pipefail
-: "${PYTHON:=python3}" "${RUN:=out/compare}"
+: "${PYTHON:=python3}" "${RUN:=out/compare}" "${JOBS:=$("$PYTHON" -c 'import os; print(os.cpu_count())')}"
 
-for seed in 0 1 2; do
-    if [ ! -e "$RUN/towns-$seed/results.json" ]; then
-        echo "=== the demo, seed $seed (its output goes to $RUN/demo-$seed.txt) ==="
-        mkdir -p "$RUN"
-        PYTHON=$PYTHON SEED=$seed RUN=$RUN/towns-$seed bash runs/demo.sh > "$RUN/demo-$seed.txt"
-    fi
-    if [ ! -e "$RUN/sums-$seed/results.json" ]; then
-        echo "=== sums, seed $seed (its output goes to $RUN/sums-$seed.txt) ==="
-        PYTHON=$PYTHON SEED=$seed RUN=$RUN/sums-$seed bash runs/sums.sh > "$RUN/sums-$seed.txt"
-    fi
-done
-"$PYTHON" runs/compare.py "$RUN"
+export OMP_NUM_THREADS=1        # a thread each: two processes of two threads would wait for each other, and more threads add floats in another order
+"$PYTHON" runs/compare.py "$RUN" "$JOBS"

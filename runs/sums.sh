@@ -6,7 +6,7 @@ set -euo pipefail
 
 . "$(dirname "$0")/stage.sh"
 
-stage train_base.py --run "$RUN" --seed "$SEED" --world sums --n_layer 3 --n_embd 96 --batch_size 32 --lr 2.5e-3 --steps 1600
+stage train_base.py --run "$RUN" --seed "$SEED" --world sums --n_layer 3 --n_embd 96 --batch_size 32 --lr 1.5e-3 --steps 4000
 stage train_sft.py --run "$RUN" --seed "$SEED"                              # works sums out, half of the time with a slip
 stage train_rm.py --run "$RUN" --seed "$SEED" --loss outcome --out orm      # will the answer be right?
 stage train_rm.py --run "$RUN" --seed "$SEED" --loss process --out prm      # is each step right?
