@@ -105,6 +105,14 @@ def test_main_of_grpo_bears_any_pad(monkeypatch, tmp_path):
     assert policy.weight.isfinite().all() and not torch.equal(policy.weight, ref.weight)
 
 
+@pytest.mark.parametrize("kl_in, kind, beta", [("loss", "k1", 1.0), ("loss", "k1", 0.0), ("loss", "k3", 1.0), ("reward", "k1", 1.0)])
+def test_main_of_grpo_warns_of_a_kl_that_holds_nothing(kl_in, kind, beta, monkeypatch, tmp_path, capsys):
+    """--kl_in loss alone leaves --kl at k1: the policy would run off, and nobody was told."""
+    play(monkeypatch, tmp_path, train_grpo, Table(phase=1.0).float(), Table(phase=1.0).float(), Table(1, 1.5, 0.4).float(), steps=1,
+         prompts=4, samples=2, beta=beta, kl_in=kl_in, kl=kind)
+    assert ("k1 in the loss holds nothing" in capsys.readouterr().out) == ((kl_in, kind, beta) == ("loss", "k1", 1.0))
+
+
 def test_main_of_grpo_leaves_flat_groups_out(monkeypatch, tmp_path):
     """--skip_flat: a group without spread must not be in the update at all; every other answer must, once an epoch."""
     reward_model = Table(1, 0.0).float()
