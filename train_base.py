@@ -16,7 +16,7 @@ from typing import Literal
 
 import torch
 
-from nanorlhf import InputError, data, run, sums, towns
+from nanorlhf import InputError, data, resume, run, sums, towns
 from nanorlhf.functional import masked_mean, token_logprobs
 from nanorlhf.gpt import GPT, GPTConfig
 from nanorlhf.rollout import answer_texts, generate
@@ -42,6 +42,8 @@ class Config:
     weight_decay: float = 0.1       # AdamW's
     max_new_tokens: int = 64        # of the samples at the end
     log_every: int = 50             # steps between lines on the console
+    resume: bool = False            # go on with a run that was interrupted, exactly where it was
+    save_every: int = 250           # steps between the states that --resume goes on from
 
 
 @torch.no_grad()
@@ -108,6 +110,7 @@ def main():
     cfg = run.parse(Config, __doc__)
     device = run.pick_device(cfg.device)
     folder = f"{cfg.run}/base"
+    saved = resume.load(cfg, folder)
     world, tokenizer = run.WORLDS[cfg.world], Tokenizer(cfg.world)
     model = GPT(GPTConfig(tokenizer.vocab_size, cfg.block_size, cfg.n_layer, cfg.n_head, cfg.n_embd),
                 run.generator(cfg.seed, "init")).to(device)
@@ -127,10 +130,10 @@ def main():
         print(f"recall: share of the 128 facts that it completes, a guess gets {chance:.0%}; "
               "judged: share of true and false claims that it tells apart, a guess gets 50%")
 
-    log = run.Log(folder, cfg, cfg.steps, cfg.log_every)
+    log = run.Log(folder, cfg, cfg.steps, cfg.log_every, saved)
     order = run.generator(cfg.seed, "data order")
     batches = whole_pages(pages, cfg, tokenizer.pad, order) if world is sums else windows(pages, cfg, order)
-    for step in range(1, cfg.steps + 1):
+    for step in resume.steps(log, model, tokenizer, {"optimizer": optimizer}, batches):
         ids, mask = (x.to(device) for x in next(batches))                                        # (B, T)
         with run.autocast(device):
             logits = model(ids)                                                                  # (B, T, V)

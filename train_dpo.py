@@ -22,7 +22,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 
-from nanorlhf import InputError, data, run
+from nanorlhf import InputError, data, resume, run
 from nanorlhf.functional import last_token
 from nanorlhf.labelers import prefers_first
 from nanorlhf.reference import answer_logprobs, pair_logprobs, ref_logprobs
@@ -71,6 +71,8 @@ class Config:
     warmup: int = 10                # steps from 0 to lr
     max_new_tokens: int = 64        # longest sampled answer
     log_every: int = 20             # steps between lines on the console
+    resume: bool = False            # go on with a run that was interrupted, exactly where it was
+    save_every: int = 100           # steps between the states that --resume goes on from
 
 
 def beta_of(cfg):
@@ -256,6 +258,7 @@ def main():
     check_settings(cfg)
     device = run.pick_device(cfg.device)
     folder = f"{cfg.run}/{cfg.out}"
+    saved = resume.load(cfg, folder)
     policy, tokenizer = run.start_model(cfg, f"{cfg.run}/sft", device)
     train, held_out = load_pairs(cfg, tokenizer, policy.cfg.block_size)
     at_once = 2 * cfg.batch_size                    # answers a forward: what training holds at least
@@ -281,14 +284,16 @@ def main():
     print(f"{cfg.loss}: {source}, {steps} steps of {cfg.batch_size} prompts on {device.type}, beta {beta_of(cfg):g}")
     print(f"chosen and rejected are log-probs{', relative to the reference' if ref else ''}: "
           "that both fall is usual, the margin is what is trained")
-    log = run.Log(folder, cfg, steps, cfg.log_every)
+    log = run.Log(folder, cfg, steps, cfg.log_every, saved)
     show = ((lambda title: run.show_samples(folder, title, policy, tokenizer, [p.prompt for p in held_out[:3]], cfg.max_new_tokens, cfg.seed))
             if cfg.data else (lambda title: run.show_world(folder, title, policy, tokenizer, cfg.max_new_tokens, cfg.seed)))
     show(f"before {cfg.loss}")
     batches = data.epochs(groups, cfg.batch_size, run.generator(cfg.seed, "data order"), lambda group: max(train[i].length for i in group))
     prompt_rng, labeler = run.rng(cfg.seed, "dpo prompts"), run.rng(cfg.seed, "dpo labels")
     sampling = run.generator(cfg.seed, "dpo answers", device)
-    for step in range(1, steps + 1):
+    kept = {"z0": 0.0}
+    for step in resume.steps(log, policy, tokenizer, {"optimizer": optimizer, "prompts": prompt_rng, "sampling": sampling, "labeler": labeler,
+                                                      "kept": kept}, None if cfg.online else batches):
         # 1. pairs, and what the reference says of them
         if cfg.online:
             pairs, stats = online_pairs(cfg, policy, reward_model, world, tokenizer, prompt_rng, sampling, labeler)
@@ -306,6 +311,7 @@ def main():
         else:
             ref_sides = [ref_chosen[rows].to(device), ref_rejected[rows].to(device)]
         z0 = kto_reference_point(policy, ref, pairs, tokenizer.pad, device) if cfg.loss == "kto" else 0.0
+        kept["z0"] = float(z0)
 
         # 2. the loss
         logp = answer_logprobs(policy, ids, mask)                                                # (N,)
@@ -323,12 +329,12 @@ def main():
         grad_norm = run.update(policy, optimizer, lr, max_grad_norm=1.0)
         log(step, loss=loss.item(), nll=nll.item(), accuracy=(margins > 0).float().mean().item(), margin=margins.mean().item(),
             chosen=(chosen.detach() - ref_sides[0]).mean().item(), rejected=(rejected.detach() - ref_sides[1]).mean().item(), **stats,
-            _chosen_logprob=chosen.mean().item(), _rejected_logprob=rejected.mean().item(), _z0=float(z0), _grad_norm=grad_norm, _lr=lr)
+            _chosen_logprob=chosen.mean().item(), _rejected_logprob=rejected.mean().item(), _z0=kept["z0"], _grad_norm=grad_norm, _lr=lr)
 
     if held_out:
         chosen, rejected = pair_logprobs(policy, held_out, tokenizer.pad, at_once, device)
         losses, chosen_rewards, rejected_rewards = pair_losses(cfg, chosen, rejected, ref_chosen[len(train):], ref_rejected[len(train):],
-                                                               *lengths(held_out, "cpu"), float(z0))
+                                                               *lengths(held_out, "cpu"), kept["z0"])
         right = (chosen_rewards > rejected_rewards).float().mean()
         print(f"held-out pairs: loss {losses.mean():.3f}, accuracy of the implicit reward {right:.1%} on {len(held_out)} pairs")
     run.save_checkpoint(f"{folder}/model.pt", policy, tokenizer)

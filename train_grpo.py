@@ -22,7 +22,7 @@ from typing import Literal
 
 import torch
 
-from nanorlhf import InputError, data, run, sums
+from nanorlhf import InputError, data, resume, run, sums
 from nanorlhf.functional import aggregate, entropy, kl_estimate, last_token, masked_mean, masked_sum, token_logprobs
 from nanorlhf.rollout import answer_texts, check_kl, check_ratio, check_rollout, generate, generate_in_batches
 
@@ -61,6 +61,8 @@ class Config:
     max_grad_norm: float = 1.0      # gradients are scaled down to this norm
     log_every: int = 10             # steps between lines on the console
     sample_every: int = 25          # steps between samples
+    resume: bool = False            # go on with a run that was interrupted, exactly where it was
+    save_every: int = 25             # steps between the states that --resume goes on from
 
 
 def group_advantages(scores, kind, baseline=0.0):
@@ -150,6 +152,7 @@ def main():
     check_settings(cfg)
     device = run.pick_device(cfg.device)
     folder, P, K = f"{cfg.run}/{cfg.out}", cfg.prompts, cfg.samples
+    saved = resume.load(cfg, folder)
     policy, tokenizer = run.load_checkpoint(cfg.init or f"{cfg.run}/sft", device)
     ref, _ = run.load_checkpoint(cfg.ref or f"{cfg.run}/sft", device, like=tokenizer)
     world = sums if cfg.data else run.world_of(tokenizer)
@@ -186,10 +189,11 @@ def main():
         print("the policy loss starts at 0 in every step, since a group's advantages add up to 0; its gradient does not: watch score and grad_norm")
     if cfg.kl_in == "loss" and cfg.kl == "k1" and cfg.beta:
         print("k1 in the loss holds nothing: its gradient is 0 on average; --kl k3 is the paper's, --kl_in reward what works best here")
-    log = run.Log(folder, cfg, cfg.steps, cfg.log_every)
+    log = run.Log(folder, cfg, cfg.steps, cfg.log_every, saved)
     show("before grpo")
-    baseline = 0.0
-    for step in range(1, cfg.steps + 1):
+    kept = {"baseline": 0.0}
+    for step in resume.steps(log, policy, tokenizer, {"optimizer": optimizer, "prompts": prompt_rng, "sampling": sampling,
+                                                      "shuffling": shuffling, "kept": kept}):
         # 1. write K answers to each prompt, prompt-major
         questions = [q for q in ask(P) for _ in range(K)]
         out = generate(policy, [tokenizer.prompt(q.text) for q in questions], cfg.max_new_tokens, tokenizer.end,
@@ -212,8 +216,9 @@ def main():
             kls = {k: masked_sum(kl_estimate(old_logp, ref_logp, k), mask) for k in ("k1", "k2", "k3")}     # (B,) nats per answer
             # before the baseline: charged to its own token only, a token would not pay for where it leads
             credited = scores - cfg.beta * kls["k1"] if cfg.kl_in == "reward" else scores
-            advantages = group_advantages(credited.view(P, K), cfg.advantage, baseline).view(P * K, 1)
-            baseline = credited.mean().item() if step == 1 else 0.9 * baseline + 0.1 * credited.mean().item()
+            advantages = group_advantages(credited.view(P, K), cfg.advantage, kept["baseline"]).view(P * K, 1)
+            mean_score = credited.mean().item()
+            kept["baseline"] = mean_score if step == 1 else 0.9 * kept["baseline"] + 0.1 * mean_score
             flat = is_flat(credited.view(P, K))
         if step == 1:
             check_rollout(out.logp, old_logp, mask, autocast=device.type == "cuda")

@@ -13,7 +13,7 @@ from typing import Literal
 
 import torch
 
-from nanorlhf import InputError, data, run
+from nanorlhf import InputError, data, resume, run
 from nanorlhf.functional import entropy, kl_estimate, last_token, masked_mean, masked_sum, shift_right, token_logprobs, whiten
 from nanorlhf.rollout import answer_texts, check_kl, check_ratio, check_rollout, generate
 
@@ -47,6 +47,8 @@ class Config:
     max_grad_norm: float = 1.0      # gradients are scaled down to this norm
     log_every: int = 10             # steps between lines on the console
     sample_every: int = 25          # steps between samples
+    resume: bool = False            # go on with a run that was interrupted, exactly where it was
+    save_every: int = 25             # steps between the states that --resume goes on from
 
 
 def token_rewards(scores, logp, ref_logp, mask, beta):
@@ -114,6 +116,7 @@ def main():
         raise InputError("--temperature 0 always gives the same answer; PPO learns from the difference between answers")
     device = run.pick_device(cfg.device)
     folder = f"{cfg.run}/{cfg.out}"
+    saved = resume.load(cfg, folder)
     policy, tokenizer = run.load_checkpoint(cfg.init or f"{cfg.run}/sft", device)
     ref, _ = run.load_checkpoint(cfg.ref or f"{cfg.run}/sft", device, like=tokenizer)
     reward_model, _ = run.load_checkpoint(cfg.reward or f"{cfg.run}/rm", device, kind="scalar", like=tokenizer)
@@ -144,10 +147,12 @@ def main():
         return -token_logprobs(logits, page)[:, 1:].mean()      # at temperature 1, as in pretraining; token 0 has nothing before it
 
     print(f"ppo: {cfg.steps} steps of {cfg.batch_size} answers on {device.type}, beta {cfg.beta:g}")
-    log = run.Log(folder, cfg, cfg.steps, cfg.log_every)
+    log = run.Log(folder, cfg, cfg.steps, cfg.log_every, saved)
     run.show_world(folder, "before ppo", policy, tokenizer, cfg.max_new_tokens, cfg.seed)
-    beta = cfg.beta
-    for step in range(1, cfg.steps + 1):
+    kept = {"beta": cfg.beta}
+    for step in resume.steps(log, policy, tokenizer, {"policy_optimizer": policy_optimizer, "critic": critic, "critic_optimizer": critic_optimizer,
+                                                      "prompts": prompt_rng, "sampling": sampling, "shuffling": shuffling, "places": places,
+                                                      "kept": kept}):
         # 1. write answers
         questions = world.sample_questions(cfg.batch_size, prompt_rng)
         out = generate(policy, [tokenizer.prompt(q.text) for q in questions], cfg.max_new_tokens, tokenizer.end,
@@ -165,7 +170,7 @@ def main():
             old_logp, logits = logprobs_of(policy, ids)
             ref_logp, _ = logprobs_of(ref, ids)
             old_values = values_of(ids)
-            rewards = token_rewards(scores, old_logp, ref_logp, mask, beta)
+            rewards = token_rewards(scores, old_logp, ref_logp, mask, kept["beta"])
             advantages, returns = gae(rewards, old_values, mask, cfg.gamma, cfg.lam)
             advantages = whiten(advantages, mask)       # after the returns are taken: they keep the rewards' scale, or the critic chases noise
             kl = masked_sum(kl_estimate(old_logp, ref_logp, "k1"), mask).mean().item()          # nats per answer
@@ -195,12 +200,12 @@ def main():
                 updates.append(stats | v_stats | {"value_loss": v_loss.item()})
         mean = {name: sum(u[name] for u in updates) / len(updates) for name in updates[0]}      # over the whole step
 
-        log(step, score=scores.mean().item(), gold=sum(golds) / len(golds), kl=kl, beta=beta,
+        log(step, score=scores.mean().item(), gold=sum(golds) / len(golds), kl=kl, beta=kept["beta"],
             clip_fraction=mean.pop("clip_fraction"), entropy=masked_mean(entropy(logits, cfg.temperature), mask).item(),
             explained_variance=explained_variance(old_values, returns, mask), len=mask.sum(1).float().mean().item(),
             finished=out.finished.float().mean().item(), **{f"_{name}": value for name, value in mean.items()})
         if cfg.target_kl:
-            beta = adapt(beta, kl, cfg.target_kl, cfg.batch_size, cfg.horizon)
+            kept["beta"] = adapt(kept["beta"], kl, cfg.target_kl, cfg.batch_size, cfg.horizon)
         if step % cfg.sample_every == 0 or step == cfg.steps:
             run.show_world(folder, f"ppo, after {step} steps", policy, tokenizer, cfg.max_new_tokens, cfg.seed)
 

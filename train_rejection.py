@@ -9,12 +9,13 @@ Left out: several rounds, each from the model of the last (that is what online m
 """
 import json
 import math
+import os
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 
-from nanorlhf import InputError, data, run, towns
+from nanorlhf import InputError, data, resume, run, towns
 from nanorlhf.functional import masked_mean, token_logprobs
 from nanorlhf.rollout import generate_in_batches, score_answers
 
@@ -31,13 +32,15 @@ class Config:
     control: bool = True            # train the random control too
     prompts: int = 500              # training prompts to answer
     samples: int = 16               # answers to each
-    curve_prompts: int = 96         # held-out prompts of the best-of-N curve; 0: no curve
+    curve_prompts: int = 96         # held-out prompts of the best-of-N curve
     max_new_tokens: int = 64        # longest sampled answer
     epochs: int = 2                 # passes over what was kept
     batch_size: int = 32            # answers an update
     lr: float = 5e-4                # peak learning rate
     warmup: int = 5                 # steps from 0 to lr
     log_every: int = 10             # steps between lines on the console
+    resume: bool = False            # go on with a run that was interrupted, exactly where it was
+    save_every: int = 100           # steps between the states that --resume goes on from
 
 
 def top_per_prompt(scores):
@@ -101,14 +104,14 @@ def best_of_n_curve(cfg, model, reward_model, tokenizer, device, K=64):
     return curve
 
 
-def finetune(cfg, folder, init, examples, device):
+def finetune(cfg, folder, saved, init, examples, device):
     """SFT from init on examples [(ids, mask)]; writes folder/model.pt."""
     model, tokenizer = run.load_checkpoint(init, device)
     optimizer = run.adamw(model, cfg.lr)
     steps = cfg.epochs * -(-len(examples) // cfg.batch_size)
-    log = run.Log(folder, cfg, steps, cfg.log_every)
+    log = run.Log(folder, cfg, steps, cfg.log_every, saved)
     batches = data.epochs(examples, cfg.batch_size, run.generator(cfg.seed, "data order"), lambda e: len(e[0]))
-    for step in range(1, steps + 1):
+    for step in resume.steps(log, model, tokenizer, {"optimizer": optimizer}, batches):
         ids, mask = data.conversation_batch(next(batches), tokenizer.pad, device)                # (B, T)
         with run.autocast(device):
             logits = model(ids)
@@ -118,13 +121,15 @@ def finetune(cfg, folder, init, examples, device):
         grad_norm = run.update(model, optimizer, lr, max_grad_norm=1.0)
         log(step, loss=loss.item(), tokens=int(mask.sum()), _grad_norm=grad_norm, _lr=lr)
     run.save_checkpoint(f"{folder}/model.pt", model, tokenizer)
-    run.show_world(folder, f"after sft on {len(examples)} answers, {folder}", model, tokenizer, cfg.max_new_tokens, cfg.seed)
+    run.show_world(folder, f"after sft on {len(examples)} answers, {os.path.basename(folder)}", model, tokenizer, cfg.max_new_tokens, cfg.seed)
 
 
 def main():
     cfg = run.parse(Config, __doc__)
     device = run.pick_device(cfg.device)
     folder, init = f"{cfg.run}/{cfg.out}", cfg.init or f"{cfg.run}/sft"
+    folders = [f"{cfg.run}/{name}" for name in (cfg.out, f"{cfg.out}_control")[:1 + cfg.control]]
+    saved = [resume.load(cfg, f) for f in folders]
     model, tokenizer = run.load_checkpoint(init, device)
     reward_model, _ = run.load_checkpoint(cfg.reward or f"{cfg.run}/rm", device, kind="scalar", like=tokenizer)
 
@@ -152,16 +157,15 @@ def main():
         print(f"  {name:15} {len(pick)} answers  proxy {scores[p, j].mean():6.2f}  gold {gold[p, j].mean():6.2f}")
 
     # 4. imitate
-    for name, pick in ((cfg.out, chosen), (f"{cfg.out}_control", control))[:1 + cfg.control]:
+    for to, state, pick in zip(folders, saved, (chosen, control)):
         examples = []
         for p, j in pick:
             prompt, answer = tokenizer.prompt(questions[p].text), responses[p * cfg.samples + j]
             examples.append((prompt + answer, [False] * len(prompt) + [True] * len(answer)))
-        finetune(cfg, f"{cfg.run}/{name}", init, examples, device)
+        finetune(cfg, to, state, init, examples, device)
 
-    if cfg.curve_prompts:
-        curve = best_of_n_curve(cfg, model, reward_model, tokenizer, device)
-        run.write_atomically(f"{folder}/best_of_n.json", lambda f: json.dump(curve, f, indent=1))
+    curve = best_of_n_curve(cfg, model, reward_model, tokenizer, device)
+    run.write_atomically(f"{folder}/best_of_n.json", lambda f: json.dump(curve, f, indent=1))
 
 
 if __name__ == "__main__":

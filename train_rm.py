@@ -25,7 +25,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 
-from nanorlhf import InputError, data, labelers, run
+from nanorlhf import InputError, data, labelers, resume, run
 from nanorlhf.functional import last_token, masked_mean
 from nanorlhf.gpt import ScalarModel
 from nanorlhf.rollout import generate_in_batches, score_answers
@@ -63,6 +63,8 @@ class Config:
     lr: float = 6e-4                # peak learning rate
     warmup: int = 10                # steps from 0 to lr
     log_every: int = 100            # steps between lines on the console
+    resume: bool = False            # go on with a run that was interrupted, exactly where it was
+    save_every: int = 250           # steps between the states that --resume goes on from
 
 
 # ---- losses ----
@@ -286,8 +288,12 @@ def main():
         raise InputError(f"--loss {cfg.loss} learns from answers it samples itself; --data holds pairs")
     device = run.pick_device(cfg.device)
     folder = f"{cfg.run}/{cfg.out}"
+    saved = resume.load(cfg, folder)
     model, tokenizer = run.start_model(cfg, f"{cfg.run}/sft", device)
-    answers = [] if cfg.data else make_data(cfg, model, tokenizer, folder, device)
+    if saved:                                       # its state was kept after its data
+        answers = [row for _, row in data.read_jsonl(f"{folder}/answers.jsonl")] if cfg.loss in SINGLE else []
+    else:
+        answers = [] if cfg.data else make_data(cfg, model, tokenizer, folder, device)
     train, held_out = load_pairs(cfg, model, tokenizer, cfg.data or f"{folder}/pairs.jsonl")
     reward_model = ScalarModel(model, run.generator(cfg.seed, "head")).to(device)       # the SFT model's body, a new head
     optimizer = run.adamw(reward_model, cfg.lr)
@@ -302,8 +308,8 @@ def main():
     steps = cfg.steps or -(-len(items) // at_once)
     print(f"rm: {cfg.loss}, {len(train) or len(items)} {'answers' if cfg.loss in SINGLE else 'pairs'}, {len(held_out)} pairs held out, "
           f"{steps} steps of {cfg.batch_size} prompts on {device.type}")
-    log = run.Log(folder, cfg, steps, cfg.log_every)
-    for step in range(1, steps + 1):
+    log = run.Log(folder, cfg, steps, cfg.log_every, saved)
+    for step in resume.steps(log, reward_model, tokenizer, {"optimizer": optimizer}, batches):
         if cfg.loss in SINGLE:
             loss, stats = single_loss(reward_model, next(batches), tokenizer.pad, device)
         else:

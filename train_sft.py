@@ -13,7 +13,7 @@ from typing import Literal
 
 import torch
 
-from nanorlhf import InputError, data, run
+from nanorlhf import InputError, data, resume, run
 from nanorlhf.functional import masked_mean, token_logprobs
 from nanorlhf.rollout import generate_in_batches
 
@@ -40,6 +40,8 @@ class Config:
     warmup: int = 10                # steps from 0 to lr
     max_new_tokens: int = 64        # longest sampled answer
     log_every: int = 20             # steps between lines on the console
+    resume: bool = False            # go on with a run that was interrupted, exactly where it was
+    save_every: int = 100           # steps between the states that --resume goes on from
 
 
 def sft_loss(logits, ids, mask):
@@ -102,6 +104,7 @@ def main():
     cfg = run.parse(Config, __doc__)
     device = run.pick_device(cfg.device)
     folder = f"{cfg.run}/sft"
+    saved = resume.load(cfg, folder)
     model, tokenizer = run.start_model(cfg, f"{cfg.run}/base", device)
     if cfg.max_new_tokens >= model.cfg.block_size:
         raise InputError(f"--max_new_tokens {cfg.max_new_tokens} leaves no room for a prompt in a block of {model.cfg.block_size}")
@@ -119,12 +122,12 @@ def main():
 
     steps = cfg.steps or -(-len(train) // cfg.batch_size)
     print(f"sft: {len(train)} conversations, {len(held_out)} held out, {steps} steps of {cfg.batch_size} on {device.type}")
-    log = run.Log(folder, cfg, steps, cfg.log_every)
+    log = run.Log(folder, cfg, steps, cfg.log_every, saved)
     report("before")
     show("before sft")
     optimizer = run.adamw(model, cfg.lr)
     batches = data.epochs(train, cfg.batch_size, run.generator(cfg.seed, "data order"), lambda e: len(e[0]))
-    for step in range(1, steps + 1):
+    for step in resume.steps(log, model, tokenizer, {"optimizer": optimizer}, batches):
         ids, mask = data.conversation_batch(next(batches), tokenizer.pad, device)                # (B, T)
         loss = accumulate(model, ids, mask, cfg.micro_batch, run.autocast(device))
         lr = run.linear(step - 1, steps, cfg.lr, cfg.warmup)

@@ -124,12 +124,23 @@ def write_atomically(path, write, mode="w"):
             os.remove(partial)
 
 
-def save_checkpoint(path, model, tokenizer):
-    """One dict that rebuilds the model and its tokenizer; nothing in it but strings, numbers and tensors."""
+def save_checkpoint(path, model, tokenizer, training=None):
+    """One dict that rebuilds the model and its tokenizer; nothing in it but strings, numbers and tensors. training: what resume.py adds."""
     kind = "scalar" if isinstance(model, ScalarModel) else "gpt"
     state = {"format": "nanorlhf-1", "kind": kind, "config": dataclasses.asdict(model.cfg),
-             "tokenizer": tokenizer.state(), "model": model.state_dict()}
+             "tokenizer": tokenizer.state(), "model": model.state_dict(), **({"training": training} if training else {})}
     write_atomically(path, lambda f: torch.save(state, f), "wb")
+
+
+def read_checkpoint(file):
+    """The dict that save_checkpoint wrote, its tensors on the CPU. Never runs code that a file may hold."""
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+        if state["format"] != "nanorlhf-1":
+            raise ValueError
+        return state
+    except Exception as e:      # torch.load alone raises half a dozen kinds
+        raise InputError(f"{file} is not a whole nanorlhf checkpoint ({type(e).__name__}); delete it and train that stage again") from None
 
 
 def load_checkpoint(path, device="cpu", kind="gpt", like=None):
@@ -144,8 +155,8 @@ def load_checkpoint(path, device="cpu", kind="gpt", like=None):
         if stage in ("base", "sft", "rm", "rejection", "ppo", "grpo", "dpo"):
             raise InputError(f"{file} does not exist; make it first: python train_{stage}.py --run {home}")
         raise InputError(f"{file} does not exist; give the folder of a checkpoint, such as out/towns/sft")
+    state = read_checkpoint(file)
     try:
-        state = torch.load(file, map_location=device, weights_only=True)
         tokenizer = Tokenizer(**state["tokenizer"])
         model = GPT(GPTConfig(**state["config"]))
         if state["kind"] == "scalar":
@@ -183,25 +194,36 @@ class Log:
     """<run>/<stage>/: config.json once, one row a step in log.jsonl and, every `every` steps, the same keys and the seconds a step
     took on the console.
 
-    A stage that is run again starts its log and its samples anew; its old model.pt stays until there is a new one.
+    A stage that is run again starts its log and its samples anew; its old model.pt stays until there is a new one. saved: what resume.load
+    found; log and samples are then added to.
     """
 
-    def __init__(self, folder, cfg, steps, every):
-        self.steps, self.every = steps, every
+    def __init__(self, folder, cfg, steps, every, saved=None):
+        self.folder, self.cfg, self.steps, self.every, self.saved = folder, cfg, steps, every, saved
         write_atomically(os.path.join(folder, "config.json"), lambda f: json.dump(dataclasses.asdict(cfg), f, indent=1))
-        self.file = open(os.path.join(folder, "log.jsonl"), "w", encoding="utf-8")
-        open(os.path.join(folder, "samples.txt"), "w").close()
-        self.time, self.shown = time.perf_counter(), 0
+        if not saved and os.path.exists(state := os.path.join(folder, "state.pt")):
+            os.remove(state)            # of an older run: it must not be taken up with the log of this one
+        mode = "a" if saved else "w"
+        self.file = open(os.path.join(folder, "log.jsonl"), mode, encoding="utf-8")
+        open(os.path.join(folder, "samples.txt"), mode).close()
+        self.time, self.shown = time.perf_counter(), saved["training"]["step"] if saved else 0
 
     def __call__(self, step, **stats):
         """step counts from 1. Stats with an underscore in front go to the file only."""
-        self.file.write(json.dumps({"step": step, **{k.lstrip("_"): v for k, v in stats.items()}}) + "\n")
-        self.file.flush()
+        try:
+            self.file.write(json.dumps({"step": step, **{k.lstrip("_"): v for k, v in stats.items()}}) + "\n")
+            self.file.flush()
+        except OSError as e:
+            raise InputError(f"could not write {self.file.name}: {e.strerror or e}") from None
         if step == 1 or step % self.every == 0 or step == self.steps:
             shown = " | ".join(f"{k} {v:6.3f}" if isinstance(v, float) else f"{k} {v:4d}" for k, v in stats.items() if k[0] != "_")
             now = time.perf_counter()
             print(f"step {step:4d}/{self.steps} | {shown} | {(now - self.time) / (step - self.shown):.2f} s", flush=True)
             self.time, self.shown = now, step
+
+    def settle(self):
+        """What is written so far is on the disk."""
+        os.fsync(self.file.fileno())
 
 
 def show_samples(folder, title, model, tokenizer, prompts, max_new_tokens, seed, remark=None):

@@ -110,7 +110,7 @@ MUTANTS = [Mutant(*row) for row in (
      "CISPO's weight is learned too", "test_grpo::test_loss_and_gradient_by_definition"),
     ("train_grpo.policy_loss", "masked_mean(log_ratio, mask, dim=1)", "log_ratio.sum(1)",
      "GSPO's ratio not normalised by length", "test_grpo::test_statistics_by_hand"),
-    ("train_grpo.main", "cfg.advantage, baseline)", "cfg.advantage, credited.mean().item())",
+    ("train_grpo.main", 'cfg.advantage, kept["baseline"])', "cfg.advantage, credited.mean().item())",
      "the baseline includes the current batch", "test_exact_main::test_main_of_grpo_credits_what_was_earned"),
     ("train_grpo.main", 'scores - cfg.beta * kls["k1"]', 'scores + cfg.beta * kls["k1"]',
      "paid for going away from the reference", "test_exact_main::test_main_of_grpo_credits_what_was_earned"),

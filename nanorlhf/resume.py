@@ -1,0 +1,112 @@
+"""Runs that survive: all that training needs to go on exactly where it was, in <run>/<stage>/state.pt.
+
+    saved = resume.load(cfg, folder)                                    what --resume found, or None
+    log = run.Log(folder, cfg, steps, cfg.log_every, saved)
+    for step in resume.steps(log, policy, tokenizer, {"optimizer": optimizer, "sampling": sampling}, batches):
+
+The state is written before the first step, every --save_every steps, after the last, and when the run is asked to stop; whole or not at all,
+so that whenever it is killed the last one is there. It is a checkpoint too: --init <run>/<stage>/state.pt starts from its weights.
+"""
+import dataclasses
+import os
+import random
+import signal
+import sys
+
+import torch
+
+from nanorlhf import InputError, run
+
+FREE = ("resume", "save_every", "log_every", "sample_every", "device")     # settings that may differ from the first part of the run
+
+
+def load(cfg, folder):
+    """With --resume: the state in this folder, or None where there is none yet. InputError if other settings made it."""
+    path = f"{folder}/state.pt"
+    if not cfg.resume:
+        return None
+    if not os.path.exists(path):
+        print(f"--resume: no {path} yet, so this run starts at its beginning")
+        return None
+    state = run.read_checkpoint(path)
+    if "training" not in state:
+        raise InputError(f"{path} holds weights, but nothing to go on from; leave --resume out to start anew")
+    made_with = state["training"]["config"]
+    for name, value in dataclasses.asdict(cfg).items():
+        if name not in FREE and made_with.get(name) != value:
+            raise InputError(f"{path} was made with --{name} {made_with.get(name)!r}, not {value!r}: go on with the same settings, "
+                             "or leave --resume out to start anew")
+    return state
+
+
+def steps(log, model, tokenizer, parts, batches=None):
+    """The numbers of the steps still to take, 1 to log.steps; between them the state is kept.
+
+    parts: {name: what changes from step to step beside the model}, each a module, an optimizer, a torch.Generator, a random.Random or a dict
+    of numbers. batches: an iterator that is moved on to where it was. Ctrl-C and SIGTERM are obeyed after the step, a second one at once.
+    """
+    path, done = f"{log.folder}/state.pt", 0
+
+    def keep(step):
+        log.settle()
+        sizes = {name: os.path.getsize(f"{log.folder}/{name}") for name in ("log.jsonl", "samples.txt")}
+        training = {"step": step, "config": dataclasses.asdict(log.cfg), "sizes": sizes,
+                    "parts": {name: _state_of(part) for name, part in parts.items()}}
+        run.save_checkpoint(path, model, tokenizer, training)
+
+    if log.saved:
+        training = log.saved["training"]
+        done = training["step"]
+        model.load_state_dict(log.saved["model"])
+        for name, part in parts.items():
+            _restore(part, training["parts"][name])
+        for name, size in training["sizes"].items():            # what was written after the state was kept is written again
+            os.truncate(f"{log.folder}/{name}", size)
+        for _ in range(done if batches else 0):
+            next(batches)
+        print(f"resumed after step {done} of {log.steps}")
+    else:
+        keep(0)
+
+    asked = []
+
+    def ask(*_):
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(True)
+        print("\nstopping after this step; once more stops at once", file=sys.stderr)
+
+    before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        for step in range(done + 1, log.steps + 1):
+            yield step
+            if asked or step % log.cfg.save_every == 0 or step == log.steps:
+                keep(step)
+                done = step
+            if asked and step < log.steps:
+                sys.exit(f"interrupted after step {step}, which {path} holds; --resume goes on from there")
+    except GeneratorExit:                                       # the step raised something: who reads it wants to know what is left
+        print(f"stopped in step {step}; {path} holds step {done}", file=sys.stderr)
+        raise
+    finally:
+        for s, handler in before.items():
+            signal.signal(s, handler)
+
+
+def _state_of(part):
+    if isinstance(part, torch.Generator):
+        return part.get_state()
+    if isinstance(part, random.Random):
+        return part.getstate()
+    return dict(part) if isinstance(part, dict) else part.state_dict()
+
+
+def _restore(part, state):
+    if isinstance(part, torch.Generator):
+        part.set_state(state)
+    elif isinstance(part, random.Random):
+        part.setstate(state)
+    elif isinstance(part, dict):
+        part.update(state)
+    else:
+        part.load_state_dict(state)

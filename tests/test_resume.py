@@ -1,0 +1,303 @@
+"""A run that is stopped, killed or fails loses nothing: what --resume ends with is what an uninterrupted run ends with, bit for bit.
+
+    python tests/test_resume.py 50      kills and resumes one run fifty times, and compares
+"""
+import errno
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+import pytest
+import torch
+
+from calling import call, complaint
+import train_dpo
+from nanorlhf import resume, run
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+TINY = ("--device", "cpu", "--n_layer", 1, "--n_embd", 32, "--n_head", 2, "--pages", 300)
+RL = ("--steps", 6, "--save_every", 4, "--device", "cpu")
+VARIANTS = {        # script and flags: 6 steps each, so that a state is kept after 4 and the run is stopped after 5
+    "base": ("train_base", *TINY, "--steps", 6, "--save_every", 4),
+    "sft": ("train_sft", "--demonstrations", 64, *RL),
+    "rm": ("train_rm", "--prompts", 24, *RL),
+    "rm outcome": ("train_rm", "--prompts", 24, "--loss", "outcome", *RL),
+    "rejection": ("train_rejection", "--prompts", 16, "--samples", 16, "--batch_size", 4, "--epochs", 3, "--curve_prompts", 2, *RL[2:]),
+    "ppo": ("train_ppo", "--batch_size", 4, "--target_kl", 0.1, "--ptx", 0.1, *RL),
+    "grpo": ("train_grpo", "--prompts", 2, "--samples", 2, "--advantage", "reinforce", *RL),
+    "dpo": ("train_dpo", "--batch_size", 2, *RL),
+    "dpo kto": ("train_dpo", "--batch_size", 2, "--loss", "kto", *RL),
+    "dpo online": ("train_dpo", "--batch_size", 2, "--online", "labeler", *RL),
+}
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    """A run with base, sft and rm, for the others to start from."""
+    folder, monkeypatch = str(tmp_path_factory.mktemp("start") / "run"), pytest.MonkeyPatch()
+    for script, *args in (("train_base", *TINY, "--steps", 10), ("train_sft", "--demonstrations", 64, "--device", "cpu"),
+                          ("train_rm", "--prompts", 24, "--device", "cpu")):
+        call(monkeypatch, script, "--run", folder, *args)
+    monkeypatch.undo()
+    return folder
+
+
+def copy_of(start, tmp_path, name):
+    return shutil.copytree(start, tmp_path / name, ignore=shutil.ignore_patterns("state.pt"))
+
+
+def stop_after(monkeypatch, step, *signals):
+    """The signals arrive while this step is at work. -> what undoes it"""
+    def called(log, at, **stats):
+        logged(log, at, **stats)
+        for s in signals if at == step else ():
+            signal.raise_signal(s)
+
+    logged = run.Log.__call__
+    monkeypatch.setattr(run.Log, "__call__", called)
+    return lambda: monkeypatch.setattr(run.Log, "__call__", logged)
+
+
+def outcome(folder):
+    """What a run leaves: its weights, and its text files as bytes."""
+    files = {name: (folder / name).read_bytes() for name in ("log.jsonl", "samples.txt")}
+    return torch.load(folder / "model.pt", weights_only=True)["model"], files
+
+
+def assert_same(one, other):
+    (weights, files), (other_weights, other_files) = outcome(one), outcome(other)
+    assert weights.keys() == other_weights.keys() and all(torch.equal(w, other_weights[name]) for name, w in weights.items())
+    assert files == other_files and files["log.jsonl"].count(b"\n") >= 6
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_resumed_equals_uninterrupted(variant, start, tmp_path, monkeypatch, capsys):
+    """An optimizer, a generator, a place in the data, beta or a baseline that is not taken up again; a line logged twice; a sample lost."""
+    script, *args = VARIANTS[variant]
+    whole, parts = copy_of(start, tmp_path, "whole"), copy_of(start, tmp_path, "parts")
+    call(monkeypatch, script, "--run", whole, *args)
+    undo = stop_after(monkeypatch, 5, signal.SIGINT)
+    with pytest.raises(SystemExit, match="interrupted after step 5, which .*/state.pt holds; --resume"):
+        call(monkeypatch, script, "--run", parts, *args)
+    undo()
+    stage = variant.split()[0]
+    assert torch.load(parts / stage / "state.pt", weights_only=True)["training"]["step"] == 5
+    call(monkeypatch, script, "--run", parts, *args, "--resume")
+    assert "resumed after step 5 of" in capsys.readouterr().out
+    assert_same(whole / stage, parts / stage)
+    if variant == "rejection":
+        assert_same(whole / "rejection_control", parts / "rejection_control")
+    call(monkeypatch, script, "--run", parts, *args, "--resume")        # a run that is done has nothing left to do
+    assert_same(whole / stage, parts / stage)
+
+
+def test_what_came_after_the_state_is_made_again(start, tmp_path, monkeypatch):
+    """Killed between two states: rows of the log that would be there twice, and the half of one."""
+    whole, parts = copy_of(start, tmp_path, "whole"), copy_of(start, tmp_path, "parts")
+    script, *args = VARIANTS["dpo"]
+    call(monkeypatch, script, "--run", whole, *args)
+
+    class Killed(BaseException):
+        pass
+
+    def killed(log, at, **stats):
+        logged(log, at, **stats)
+        if at == 6:
+            log.file.write('{"step": 7, "lo')
+            log.file.flush()
+            raise Killed
+
+    logged = run.Log.__call__
+    monkeypatch.setattr(run.Log, "__call__", killed)
+    with pytest.raises(Killed):
+        call(monkeypatch, script, "--run", parts, *args)
+    monkeypatch.setattr(run.Log, "__call__", logged)
+    assert (parts / "dpo/log.jsonl").read_bytes().count(b"\n") == 6
+    call(monkeypatch, script, "--run", parts, *args, "--resume")
+    assert_same(whole / "dpo", parts / "dpo")
+
+
+def test_sigterm_and_a_second_signal(start, tmp_path, monkeypatch, capsys):
+    """What a cluster sends before it kills; a run that cannot be stopped at once."""
+    folder, handler = copy_of(start, tmp_path, "run"), signal.getsignal(signal.SIGTERM)
+    script, *args = VARIANTS["dpo"]
+    undo = stop_after(monkeypatch, 2, signal.SIGTERM)
+    with pytest.raises(SystemExit, match="interrupted after step 2"):
+        call(monkeypatch, script, "--run", folder, *args)
+    undo()
+    stop_after(monkeypatch, 2, signal.SIGINT, signal.SIGINT)
+    with pytest.raises(SystemExit, match="interrupted: nothing was saved after the last complete file"):
+        call(monkeypatch, script, "--run", folder, *args)
+    assert "stopped in step 2" in capsys.readouterr().err and signal.getsignal(signal.SIGTERM) is handler
+
+
+def test_resume_without_a_state_starts_anew(start, tmp_path, monkeypatch, capsys):
+    """A loop that restarts a job with --resume needs no first time of its own; a new run that would take up an old one's state."""
+    folder = copy_of(start, tmp_path, "run")
+    script, *args = VARIANTS["dpo"]
+    call(monkeypatch, script, "--run", folder, *args, "--resume")
+    assert "no " in (said := capsys.readouterr().out) and "starts at its beginning" in said
+    before = outcome(folder / "dpo")[1]
+    call(monkeypatch, script, "--run", folder, *args)
+    assert outcome(folder / "dpo")[1] == before
+    monkeypatch.setattr(resume, "steps", lambda *_: sys.exit("stopped"))
+    with pytest.raises(SystemExit):
+        call(monkeypatch, script, "--run", folder, *args)
+    assert not (folder / "dpo/state.pt").exists() and (folder / "dpo/model.pt").exists()
+
+
+def test_a_state_of_other_settings(start, tmp_path, monkeypatch):
+    """Half a run at one learning rate, half at another; how often states are kept may change."""
+    folder = copy_of(start, tmp_path, "run")
+    script, *args = VARIANTS["dpo"]
+    call(monkeypatch, script, "--run", folder, *args)
+    log = (folder / "dpo/log.jsonl").read_bytes()
+    said = complaint(monkeypatch, script, "--run", folder, *args, "--resume", "--lr", 1e-3)
+    assert f"state.pt was made with --lr {train_dpo.Config.lr!r}, not 0.001" in said
+    call(monkeypatch, script, "--run", folder, *args, "--resume", "--save_every", 1, "--log_every", 1)
+    assert (folder / "dpo/log.jsonl").read_bytes() == log
+
+
+@pytest.mark.parametrize("content", ["weights", "pickle", "half", "empty", "foreign"])
+def test_a_state_that_is_none(content, start, tmp_path, monkeypatch):
+    """A pickle that runs code, half a file, another program's: one sentence, and nothing is overwritten."""
+    folder = copy_of(start, tmp_path, "run")
+    script, *args = VARIANTS["dpo"]
+    call(monkeypatch, script, "--run", folder, *args)
+    state, log = folder / "dpo/state.pt", (folder / "dpo/log.jsonl").read_bytes()
+    whole = state.read_bytes()
+    if content == "weights":
+        shutil.copy(folder / "dpo/model.pt", state)
+    elif content == "pickle":
+        torch.save({"format": "nanorlhf-1", "training": Trap(tmp_path / "trapped")}, state)
+    elif content == "foreign":
+        torch.save({"epoch": 3}, state)
+    else:
+        state.write_bytes(whole[:len(whole) // 2] if content == "half" else b"")
+    said = complaint(monkeypatch, script, "--run", folder, *args, "--resume")
+    assert "state.pt" in said and not (tmp_path / "trapped").exists()
+    assert (folder / "dpo/log.jsonl").read_bytes() == log
+
+
+class Trap:
+    """Unpickled by torch.load without weights_only, it makes a file."""
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return open, (self.path, "w")
+
+
+def test_a_state_starts_another_run(start, tmp_path, monkeypatch):
+    """A state that is no checkpoint: after a gradient of NaN its weights are all that is left."""
+    folder = copy_of(start, tmp_path, "run")
+    script, *args = VARIANTS["dpo"]
+    call(monkeypatch, script, "--run", folder, *args)
+    model, _ = run.load_checkpoint(f"{folder}/dpo/state.pt")
+    assert run.same_weights(model, run.load_checkpoint(f"{folder}/dpo")[0])
+
+
+def test_a_gradient_of_nan_names_the_step_and_what_is_kept(start, tmp_path, monkeypatch, capsys):
+    """Weights of NaN kept as the last state; an error that leaves the user to guess what there still is."""
+    folder = copy_of(start, tmp_path, "run")
+    script, *args = VARIANTS["sft"]
+    step, update = [], run.update
+
+    def broken(model, *rest, **more):
+        step.append(1)
+        if len(step) == 6:
+            next(model.parameters()).grad[0] = float("nan")
+        return update(model, *rest, **more)
+
+    monkeypatch.setattr(run, "update", broken)
+    said = complaint(monkeypatch, script, "--run", folder, *args)
+    assert "the gradient became nan" in said
+    assert f"stopped in step 6; {folder}/sft/state.pt holds step 4" in capsys.readouterr().err
+    assert all(w.isfinite().all() for w in run.load_checkpoint(f"{folder}/sft/state.pt")[0].state_dict().values())
+
+
+def test_a_full_disk_loses_nothing(start, tmp_path, monkeypatch):
+    """Half a state in place of the last whole one; a traceback of torch's writer."""
+    folder = copy_of(start, tmp_path, "run")
+    script, *args = VARIANTS["sft"]
+    saved, save = [], torch.save
+
+    def full(state, f):
+        saved.append(1)
+        if len(saved) < 2:
+            return save(state, f)
+        f.write(b"PK half a checkpoint")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    said = complaint(monkeypatch, script, "--run", folder, *args)
+    assert "state.pt: No space left on device" in said
+    assert run.read_checkpoint(f"{folder}/sft/state.pt")["training"]["step"] == 0 and not list((folder / "sft").glob("*.partial"))
+
+
+def test_a_log_that_cannot_be_written(start, tmp_path, monkeypatch, capsys):
+    """A full disk under the log: a traceback, and no word of the state that is left."""
+    folder = copy_of(start, tmp_path, "run")
+    script, *args = VARIANTS["sft"]
+    write = run.Log.__call__
+
+    def full(log, at, **stats):
+        if at == 5:
+            log.file = open("/dev/full", "w")
+        write(log, at, **stats)
+
+    monkeypatch.setattr(run.Log, "__call__", full)
+    assert "could not write /dev/full: No space left on device" in complaint(monkeypatch, script, "--run", folder, *args)
+    assert f"stopped in step 5; {folder}/sft/state.pt holds step 4" in capsys.readouterr().err
+
+
+# ---- kill -9 ----
+
+LONG = ("train_dpo.py", "--device", "cpu", "--batch_size", "1", "--steps", "40", "--save_every", "2", "--log_every", "10")
+
+
+def killed_and_resumed(start, folder, kills, rng):
+    """Runs LONG, kills it `kills` times at a random moment of its training, resumes it each time; checks what is there in between."""
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    shutil.copytree(start, folder, ignore=shutil.ignore_patterns("state.pt"))
+    words, state = [sys.executable, *LONG, "--run", folder], f"{folder}/dpo/state.pt"
+    for _ in range(kills):
+        before = os.stat(state).st_ino if os.path.exists(state) else None
+        process = subprocess.Popen([*words, "--resume"], cwd=ROOT, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while process.poll() is None and (not os.path.exists(state) or os.stat(state).st_ino == before):
+            time.sleep(0.002)           # until it has begun to write: most of the time goes into starting Python
+        time.sleep(rng.random() * 0.05)
+        process.kill()
+        process.wait()
+        step = run.read_checkpoint(state)["training"]["step"]       # whole, whenever it was killed
+        with open(f"{folder}/dpo/log.jsonl", "rb") as f:
+            assert f.read().count(b"\n") >= step
+    subprocess.run([*words, "--resume"], cwd=ROOT, env=env, check=True, capture_output=True)
+
+
+def test_killed_three_times(start, tmp_path, monkeypatch):
+    """kill -9 in mid-step, in mid-save, in mid-line."""
+    whole = copy_of(start, tmp_path, "whole")
+    call(monkeypatch, "train_dpo", "--run", whole, *LONG[1:])
+    killed_and_resumed(start, tmp_path / "killed", 3, random.Random(0))
+    assert_same(whole / "dpo", tmp_path / "killed/dpo")
+
+
+if __name__ == "__main__":
+    from pathlib import Path
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as home:
+        folder, patch = f"{home}/start", pytest.MonkeyPatch()
+        for script, *args in (("train_base", *TINY, "--steps", 10), ("train_sft", "--demonstrations", 64, "--device", "cpu"),
+                              ("train_rm", "--prompts", 24, "--device", "cpu")):
+            call(patch, script, "--run", folder, *args)
+        whole = copy_of(folder, Path(home), "whole")
+        call(patch, "train_dpo", "--run", whole, *LONG[1:])
+        killed_and_resumed(folder, f"{home}/killed", int(sys.argv[1]), random.Random(0))
+        assert_same(whole / "dpo", Path(home) / "killed/dpo")
+    print(f"killed {sys.argv[1]} times, and the same to the last bit")
