@@ -77,7 +77,7 @@ GOOD = b'{"prompt": "a", "completion": "b"}\n'
     (GOOD + b"{oops\n", "f.jsonl:2: not JSON"), (GOOD + b'{"prompt": "a", "comp', "f.jsonl:2: not JSON"),
     (b"[1]\n", "f.jsonl:1: a line must be one JSON object, this is list"), (GOOD + b"null\n", "f.jsonl:2: a line must be"),
     (b"\xff\n", "f.jsonl:1: not UTF-8"), (GOOD + "é\n".encode("latin-1"), "f.jsonl:2: not UTF-8"),
-    (gzip.compress(GOOD), "f.jsonl:1: not UTF-8 .*must end in .gz"),
+    (gzip.compress(GOOD, mtime=0), "f.jsonl:1: not UTF-8 .*must end in .gz"),
     (b"", "f.jsonl: the file is empty"), (b"\n \n\r\n", "f.jsonl: the file is empty")])
 def test_broken_files(tmp_path, content, message):
     """A bad line that is skipped, or named without its number, or that ends in a traceback."""
@@ -96,7 +96,8 @@ def test_blank_lines_hold_nothing_but_count(tmp_path):
 
 @pytest.mark.parametrize("content, message", [(gzip.compress(GOOD * 5000)[:-20], "cannot be read past line [1-9]"),
                                               (GOOD, "cannot be read past line 0 .*gzip"), (gzip.compress(b""), "the file is empty"),
-                                              (gzip.compress(GOOD)[:10] + b"\xff" * 30, "cannot be read past line 0")])
+                                              (gzip.compress(GOOD)[:10] + b"\xff" * 30, "cannot be read past line 0")],
+                         ids=["cut off", "not gzip", "of nothing", "garbled"])
 def test_broken_gz(tmp_path, content, message):
     """A download that broke off read as a smaller file; a traceback of gzip or zlib."""
     (tmp_path / "f.jsonl.gz").write_bytes(content)
