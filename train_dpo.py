@@ -22,7 +22,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 
-from nanorlhf import InputError, data, resume, run
+from nanorlhf import InputError, data, look, resume, run
 from nanorlhf.functional import last_token
 from nanorlhf.labelers import prefers_first
 from nanorlhf.reference import answer_logprobs, pair_logprobs, ref_logprobs
@@ -71,6 +71,7 @@ class Config:
     warmup: int = 10                # steps from 0 to lr
     max_new_tokens: int = 64        # longest sampled answer
     log_every: int = 20             # steps between lines on the console
+    show_batch: bool = False        # print the first batch before the first step, its answers coloured
     resume: bool = False            # go on with a run that was interrupted, exactly where it was
     save_every: int = 100           # steps between the states that --resume goes on from
 
@@ -249,7 +250,7 @@ def load_pairs(cfg, tokenizer, block_size):
     if not cfg.data and not os.path.exists(path):
         raise InputError(f"{path} does not exist; make it first: python train_rm.py --run {cfg.run}")
     pairs, report = data.load_pairs(path, tokenizer, block_size)
-    print(f"{path}: {len(pairs)} pairs; " + data.dropped(report))
+    print(look.summary(f"{path}: {len(pairs)} pairs", data.answer_rows(*data.distinct_answers(pairs)[:2]), report))
     return data.split_pairs(pairs, cfg.held_out, run.rng(cfg.seed, "split"))
 
 
@@ -304,6 +305,8 @@ def main():
             rows, stats = [i for group in next(batches) for i in group], {}
             pairs = [train[i] for i in rows]
         ids, mask, *sides = data.pair_batch(pairs, tokenizer.pad, device)                        # (N, T)
+        if cfg.show_batch and step == 1:
+            look.print_batch(tokenizer, ids, mask, *sides)
         if cfg.online:
             with torch.no_grad():
                 ref_logp = answer_logprobs(ref, ids, mask) if ref else torch.zeros(len(ids), device=device)

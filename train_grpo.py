@@ -22,7 +22,7 @@ from typing import Literal
 
 import torch
 
-from nanorlhf import InputError, data, resume, run, sums
+from nanorlhf import InputError, data, look, resume, run, sums
 from nanorlhf.functional import aggregate, entropy, kl_estimate, last_token, masked_mean, masked_sum, token_logprobs
 from nanorlhf.rollout import answer_texts, check_kl, check_ratio, check_rollout, generate, generate_in_batches
 
@@ -159,7 +159,7 @@ def main():
     prompt_rng, pool = run.rng(cfg.seed, "grpo prompts"), None
     if cfg.data:
         pool, report = data.load_problems(cfg.data, tokenizer, policy.cfg.block_size - cfg.max_new_tokens)
-        print(f"{cfg.data}: {len(pool)} problems; " + data.dropped(report))
+        print(look.summary(f"{cfg.data}: {len(pool)} problems", [(tokenizer.prompt(p.text), []) for p in pool], report))
 
     def ask(n):
         return prompt_rng.choices(pool, k=n) if pool else world.sample_questions(n, prompt_rng, **run.knobs(world, cfg.digits))

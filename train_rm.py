@@ -25,7 +25,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 
-from nanorlhf import InputError, data, labelers, resume, run
+from nanorlhf import InputError, data, labelers, look, resume, run
 from nanorlhf.functional import last_token, masked_mean
 from nanorlhf.gpt import ScalarModel
 from nanorlhf.rollout import generate_in_batches, score_answers
@@ -63,6 +63,7 @@ class Config:
     lr: float = 6e-4                # peak learning rate
     warmup: int = 10                # steps from 0 to lr
     log_every: int = 100            # steps between lines on the console
+    show_batch: bool = False        # print the first batch before the first step, its answers (or judged tokens) coloured
     resume: bool = False            # go on with a run that was interrupted, exactly where it was
     save_every: int = 250           # steps between the states that --resume goes on from
 
@@ -174,7 +175,7 @@ def make_data(cfg, model, tokenizer, folder, device):
 def load_pairs(cfg, model, tokenizer, path):
     """-> (training pairs, held-out pairs)"""
     pairs, report = data.load_pairs(path, tokenizer, model.cfg.block_size)
-    print(f"{path}: {len(pairs)} pairs; " + data.dropped(report))
+    print(look.summary(f"{path}: {len(pairs)} pairs", data.answer_rows(*data.distinct_answers(pairs)[:2]), report))
     if cfg.loss in SINGLE:
         return [], pairs
     train, held_out = data.split_pairs(pairs, cfg.held_out, run.rng(cfg.seed, "split"))
@@ -211,13 +212,19 @@ def ranked(group, chosen, rejected):
     return [places[rank] for rank in sorted(places)]
 
 
-def single_loss(reward_model, answers, pad, device):
-    """Rows of answers.jsonl -> (loss, stats)."""
+def single_batch(answers, pad, device):
+    """Rows of answers.jsonl -> ids (N, T), judged (N, T) bool: the tokens with a verdict, right (N, T) bool: which it is."""
     ids, mask = data.answer_batch([a["prompt_ids"] for a in answers], [a["completion_ids"] for a in answers], pad, device)     # (N, T)
     judged, right = torch.zeros_like(mask), torch.zeros_like(mask)
     for i, a in enumerate(answers):
         for column, verdict in a["judged"]:
             judged[i, len(a["prompt_ids"]) + column], right[i, len(a["prompt_ids"]) + column] = True, verdict
+    return ids, judged, right
+
+
+def single_loss(reward_model, answers, pad, device):
+    """Rows of answers.jsonl -> (loss, stats)."""
+    ids, judged, right = single_batch(answers, pad, device)                                      # (N, T)
     with run.autocast(device):
         logits = reward_model(ids)                                                               # (N, T)
     return token_loss(logits, right, judged), {"accuracy": masked_mean(((logits > 0) == right).float(), judged).item(),
@@ -310,10 +317,14 @@ def main():
           f"{steps} steps of {cfg.batch_size} prompts on {device.type}")
     log = run.Log(folder, cfg, steps, cfg.log_every, saved)
     for step in resume.steps(log, reward_model, tokenizer, {"optimizer": optimizer}, batches):
+        batch = next(batches)
+        if cfg.show_batch and step == 1:
+            look.print_batch(tokenizer, *(single_batch(batch, tokenizer.pad, device)[:2] if cfg.loss in SINGLE else
+                                          data.pair_batch(sum(batch, []), tokenizer.pad, device)))
         if cfg.loss in SINGLE:
-            loss, stats = single_loss(reward_model, next(batches), tokenizer.pad, device)
+            loss, stats = single_loss(reward_model, batch, tokenizer.pad, device)
         else:
-            loss, stats = pairs_loss(reward_model, next(batches), cfg, tokenizer.pad, device)
+            loss, stats = pairs_loss(reward_model, batch, cfg, tokenizer.pad, device)
         loss.backward()
         lr = run.linear(step - 1, steps, cfg.lr, cfg.warmup)
         grad_norm = run.update(reward_model, optimizer, lr, max_grad_norm=1.0)

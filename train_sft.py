@@ -13,7 +13,7 @@ from typing import Literal
 
 import torch
 
-from nanorlhf import InputError, data, resume, run
+from nanorlhf import InputError, data, look, resume, run
 from nanorlhf.functional import masked_mean, token_logprobs
 from nanorlhf.rollout import generate_in_batches
 
@@ -25,6 +25,7 @@ class Config:
     device: Literal["auto", "cpu", "cuda"] = "auto"     # auto takes a CUDA GPU where there is one
     init: str = ""                  # checkpoint to start from, or "scratch" for random weights; empty: <run>/base
     data: str = ""                  # JSONL (.gz) of conversations; empty: demonstrations of the checkpoint's world
+    mask: Literal["all", "last"] = "all"        # learn from every answer of a chat, or from its last one alone
     digits: int = 3                 # of the longest numbers in demonstrations of sums
     tokenizer: Literal["towns", "sums", "gpt2"] = "towns"       # with --init scratch; a checkpoint brings its own
     n_layer: int = 4                # layers, with --init scratch
@@ -40,6 +41,7 @@ class Config:
     warmup: int = 10                # steps from 0 to lr
     max_new_tokens: int = 64        # longest sampled answer
     log_every: int = 20             # steps between lines on the console
+    show_batch: bool = False        # print the first batch before the first step, coloured by what is trained on
     resume: bool = False            # go on with a run that was interrupted, exactly where it was
     save_every: int = 100           # steps between the states that --resume goes on from
 
@@ -86,8 +88,8 @@ def load(cfg, tokenizer, block_size):
         return [[tokenizer.chat([{"role": "user", "content": q.text}, {"role": "assistant", "content": world.demonstration(q, people)}])
                  for q in world.sample_questions(n, people, split, **run.knobs(world, cfg.digits))]
                 for n, split in ((cfg.demonstrations, world.TRAIN), (400, world.HELD_OUT))]
-    examples, report = data.load_conversations(cfg.data, tokenizer, block_size)
-    print(f"{cfg.data}: {len(examples)} conversations; " + data.dropped(report))
+    examples, report = data.load_conversations(cfg.data, tokenizer, block_size, last_only=cfg.mask == "last")
+    print(look.summary(f"{cfg.data}: {len(examples)} conversations", examples, report))
     return data.split_by_prompt(examples, prompt_of, cfg.held_out, run.rng(cfg.seed, "split"))
 
 
@@ -129,6 +131,8 @@ def main():
     batches = data.epochs(train, cfg.batch_size, run.generator(cfg.seed, "data order"), lambda e: len(e[0]))
     for step in resume.steps(log, model, tokenizer, {"optimizer": optimizer}, batches):
         ids, mask = data.conversation_batch(next(batches), tokenizer.pad, device)                # (B, T)
+        if cfg.show_batch and step == 1:
+            look.print_batch(tokenizer, ids, mask)
         loss = accumulate(model, ids, mask, cfg.micro_batch, run.autocast(device))
         lr = run.linear(step - 1, steps, cfg.lr, cfg.warmup)
         grad_norm = run.update(model, optimizer, lr, max_grad_norm=1.0)

@@ -34,26 +34,33 @@ class Pair:
 
 
 def read_jsonl(path):
-    """Yields (where, row) for each line, where = "file:line" for messages. Raises InputError on a line that is not an object."""
-    number = 0
+    """Yields (where, row) for each line, where = "file:line" for messages. Raises InputError on a line that is not an object.
+
+    Blank lines, which editors leave at the end of a file, and the mark with which some begin one (a BOM) hold nothing: they are skipped.
+    """
+    number, rows = 0, 0
     try:
         with (gzip.open if str(path).endswith(".gz") else open)(path, "rb") as f:
             for number, line in enumerate(f, 1):
                 where = f"{path}:{number}"
                 try:
-                    row = json.loads(line.decode("utf-8"))
+                    text = line.decode("utf-8-sig")
+                    if not text.strip():
+                        continue
+                    row = json.loads(text)
                 except UnicodeDecodeError:
-                    raise InputError(f"{where}: not UTF-8 text") from None
+                    raise InputError(f"{where}: not UTF-8 text (the name of a gzipped file must end in .gz)") from None
                 except json.JSONDecodeError as e:
                     raise InputError(f"{where}: not JSON ({e.msg} at column {e.colno}); each line must be one object") from None
                 if not isinstance(row, dict):
                     raise InputError(f"{where}: a line must be one JSON object, this is {type(row).__name__}")
+                rows += 1
                 yield where, row
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except (OSError, EOFError, zlib.error) as e:
         raise InputError(f"{path}: cannot be read past line {number} ({e})") from None
-    if number == 0:
+    if rows == 0:
         raise InputError(f"{path}: the file is empty")
 
 
@@ -66,32 +73,43 @@ def parse_transcript(text, where):
     return [{"role": roles[who], "content": said.strip()} for who, said in zip(parts[1::2], parts[2::2])]
 
 
-def _messages(value, where, role):
-    """A string (one message of this role) or a list of messages -> a list of messages, checked."""
-    if isinstance(value, str):
+SHAPES = (("messages",), ("prompt", "completion"), ("question", "answer"), ("instruction", "output"), ("chosen", "rejected"))
+
+
+def _messages(row, key, where, role):
+    """row[key], a string (one message of this role, where there is one) or a list of messages -> a list of messages, checked."""
+    value = row[key]
+    if isinstance(value, str) and role:
         return [{"role": role, "content": value}]
     ok = isinstance(value, list) and value and all(
         isinstance(m, dict) and m.get("role") in ("system", "user", "assistant") and isinstance(m.get("content"), str) for m in value)
     if not ok:
-        raise InputError(f"{where}: expected a string or a list of {{role, content}} messages, roles system, user, assistant")
+        raise InputError(f"{where}: {key!r} must be {'a string or ' if role else ''}a list of {{role, content}} messages, "
+                         "roles system, user, assistant, contents strings")
     return value
 
 
 def conversation(row, where):
-    """A row of any shape -> messages. Of a preference pair, the chosen side."""
-    if "messages" in row:
-        return _messages(row["messages"], where, "user")
-    if "prompt" in row and "completion" in row:
-        return _messages(row["prompt"], where, "user") + _messages(row["completion"], where, "assistant")
-    if "question" in row and "answer" in row:
-        return _messages(row["question"], where, "user") + _messages(row["answer"], where, "assistant")
-    if "instruction" in row and "output" in row:
-        task = f"{row['instruction']}\n\n{row['input']}" if row.get("input") else row["instruction"]
-        return _messages(task, where, "user") + _messages(row["output"], where, "assistant")
-    if "chosen" in row:
+    """A row of any shape -> messages. Of a preference pair, the chosen side, unless the row has an answer beside the two (as those of
+    UltraFeedback do). Any other row of two shapes is an error: either may be meant."""
+    shapes = [shape for shape in SHAPES if all(key in row for key in shape)]
+    shapes = [shape for shape in shapes if shape != ("chosen", "rejected")] or shapes
+    if len(shapes) != 1:
+        known = "; ".join(" and ".join(shape) for shape in shapes or SHAPES)
+        raise InputError(f"{where}: keys {sorted(row)} are " + (f"those of several shapes ({known}); leave one of them" if shapes else
+                                                                f"none of the known shapes ({known})"))
+    [shape] = shapes
+    if shape == ("messages",):
+        return _messages(row, "messages", where, None)
+    if shape == ("chosen", "rejected"):
         return preference(row, where)[0]
-    raise InputError(f"{where}: keys {sorted(row)} are none of the known shapes (prompt and completion, messages, question and "
-                     "answer, instruction and output, chosen and rejected)")
+    if shape == ("instruction", "output"):
+        task, text = row["instruction"], row.get("input")
+        if not isinstance(task, str) or not isinstance(text, str | None):
+            raise InputError(f"{where}: 'instruction' and 'input' must be strings")
+        row = {**row, "instruction": f"{task}\n\n{text}" if text else task}
+    asked, answered = shape
+    return _messages(row, asked, where, "user") + _messages(row, answered, where, "assistant")
 
 
 def preference(row, where):
@@ -101,14 +119,14 @@ def preference(row, where):
         if key not in row:
             raise InputError(f"{where}: keys {sorted(row)} lack {key!r}; a preference pair has chosen and rejected")
         if "prompt" in row:
-            side = _messages(row[key], where, "assistant")
-            prompt = _messages(row["prompt"], where, "user")
+            side = _messages(row, key, where, "assistant")
+            prompt = _messages(row, "prompt", where, "user")
             # some files repeat the prompt in both answers
             sides.append(side if side[:len(prompt)] == prompt else prompt + side)
         elif isinstance(row[key], str):
             sides.append(parse_transcript(row[key], where))
         else:
-            sides.append(_messages(row[key], where, "user"))
+            sides.append(_messages(row, key, where, "user"))
     return tuple(sides)
 
 
@@ -116,11 +134,11 @@ def _empty_answer(messages):
     return messages[-1]["role"] != "assistant" or not messages[-1]["content"].strip()
 
 
-def load_conversations(path, tokenizer, block_size):
+def load_conversations(path, tokenizer, block_size, last_only=False):
     """-> ([(ids, mask)], Counter of what was dropped or truncated). Raises InputError when nothing is left.
 
-    A conversation that is too long loses its beginning, never a part of an answer that is trained on: an answer that is cut
-    into stays as context, and one whose last answer does not fit is dropped.
+    The mask is on every answer of a chat, or on the last alone. A conversation that is too long loses its beginning, never a part
+    of an answer that is trained on: an answer that is cut into stays as context, and one whose last answer does not fit is dropped.
     """
     examples, report = [], Counter()
     for where, row in read_jsonl(path):
@@ -140,6 +158,8 @@ def load_conversations(path, tokenizer, block_size):
                 if not mask[t]:
                     break
                 mask[t] = False
+        if last_only:
+            mask = [False] * (len(ids) - answer) + [True] * answer
         examples.append((ids, mask))
     return _some(examples, report, path, block_size), report
 
@@ -203,11 +223,6 @@ def _pair_from_ids(row, where, tokenizer):
     return pair
 
 
-def dropped(report):
-    """The Counter that came with loaded data, in words."""
-    return "; ".join(f"{why}: {n}" for why, n in report.items()) or "none dropped"
-
-
 def _some(kept, report, path, block_size):
     if not kept:
         reasons = "; ".join(f"{reason} ({n})" for reason, n in report.items())
@@ -249,10 +264,14 @@ def conversation_batch(examples, pad, device):
             pad_rows([list(map(int, mask)) for _, mask in examples], 0).bool().to(device))
 
 
+def answer_rows(prompts, responses):
+    """Lists of prompts and of responses (ids) -> [(ids, mask)], the mask true on the responses."""
+    return [(p + r, [False] * len(p) + [True] * len(r)) for p, r in zip(prompts, responses)]
+
+
 def answer_batch(prompts, responses, pad, device):
     """Lists of prompts and of responses (ids) -> ids (B, T), mask (B, T) bool, true on the responses."""
-    rows = [(p + r, [False] * len(p) + [True] * len(r)) for p, r in zip(prompts, responses)]
-    return conversation_batch(rows, pad, device)
+    return conversation_batch(answer_rows(prompts, responses), pad, device)
 
 
 def by_prompt(pairs, prompt_of=lambda p: p.prompt):

@@ -220,10 +220,12 @@ def test_the_nll_term_raises_the_chosen_answers(pipeline, tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("loss, kept", [("margin", "strength"), ("plackett_luce", "chosen_rank"), ("outcome", "judged")])
-def test_other_labels_for_the_reward_model(loss, kept, pipeline, tmp_path, monkeypatch):
+def test_other_labels_for_the_reward_model(loss, kept, pipeline, tmp_path, monkeypatch, capsys):
     """A loss that asks for labels which were not written down, or a report that lacks what makes variants comparable."""
     folder = copy_run(pipeline, tmp_path / loss)
-    call(monkeypatch, "train_rm", "--run", folder, "--device", "cpu", "--prompts", 24, "--loss", loss, "--out", "other")
+    call(monkeypatch, "train_rm", "--run", folder, "--device", "cpu", "--prompts", 24, "--loss", loss, "--out", "other", "--show_batch")
+    out = capsys.readouterr().out
+    assert "<|assistant|>[" in out and ("preferred: " in out) == (loss != "outcome")
     with open(f"{folder}/other/{'answers' if loss == 'outcome' else 'pairs'}.jsonl", encoding="utf-8") as f:
         assert all(kept in row for row in map(json.loads, f) if row["split"] == "train")
     assert all(math.isfinite(v) for row in read_log(f"{folder}/other") for v in row.values())
@@ -452,7 +454,8 @@ def test_an_example_longer_than_the_block(tmp_path, monkeypatch, capsys):
     assert f"{path}: no example is left for a block of 16 tokens" in said and "longer than the block (1)" in said
     path = write(tmp_path / "mixed.jsonl", [long] + [{"prompt": f"Who {c}?", "completion": "Ada."} for c in "abcdefgh"])
     call(monkeypatch, *from_file(tmp_path, "train_sft", path, *small))
-    assert "8 conversations; dropped: the answer alone is longer than the block: 1" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "8 conversations; tokens: median " in out and "; dropped: the answer alone is longer than the block: 1\n" in out
 
 
 def test_max_new_tokens_that_leave_no_room(tmp_path, monkeypatch):
@@ -473,6 +476,37 @@ def test_training_on_a_file(script, rows, tmp_path, monkeypatch):
         assert log[0]["loss"] == pytest.approx(math.log(2), abs=1e-5)
     if script == "train_sft":
         assert abs(log[0]["loss"] - math.log(run.load_checkpoint(str(folder))[0].cfg.vocab_size)) < 0.5
+
+
+def test_the_mask_of_the_last_answer(tmp_path, monkeypatch):
+    """A --mask that is parsed and then not used: of the 3 + 3 answer tokens of each chat, two to a batch, the last 3 are trained on."""
+    chats = [[("user", f"{i}?"), ("assistant", "Yo"), ("user", "So?"), ("assistant", "Ok")] for i in range(9)]
+    rows = [{"messages": [{"role": role, "content": text} for role, text in chat]} for chat in chats]
+    for mask, tokens in (("all", 12), ("last", 6)):
+        call(monkeypatch, *from_file(tmp_path, "train_sft", write(tmp_path / "data.jsonl", rows), "--tokenizer", "sums", "--mask", mask))
+        assert [row["tokens"] for row in read_log(tmp_path / "own" / "sft")] == [tokens, tokens]
+
+
+@pytest.mark.parametrize("script, rows", [("train_sft", conversations()), ("train_rm", preferences()), ("train_dpo", preferences())])
+def test_show_batch(script, rows, tmp_path, monkeypatch, capsys):
+    """A batch that is shown at every step or after the first, or that training does not get; a script that stops behind it."""
+    command = from_file(tmp_path, script, write(tmp_path / "data.jsonl", rows), "--tokenizer", "sums")
+    folder = tmp_path / "own" / script.removeprefix("train_")
+    call(monkeypatch, *command)
+    assert "first batch" not in capsys.readouterr().out
+    unseen = weights(folder)
+    call(monkeypatch, *command, "--show_batch")
+    assert same(unseen, weights(folder))
+    before, _, after = capsys.readouterr().out.partition("first batch: [trained on] read only padding\n")
+    assert "step    1/2" not in before and "first batch" not in after
+    shown = after[:after.index("step    1/2")].splitlines()
+    answers = shown if script == "train_sft" else shown[:-1]
+    assert len(answers) == (2 if script == "train_sft" else 4)
+    assert all(line[4:].startswith("<|user|>·W·h·a·t· ") and "<|assistant|>[" in line and "·<|end|>]" in line for line in answers)
+    if script == "train_sft":
+        assert sum(line[line.index("["):line.index("]")].count("·") + 1 for line in answers) == read_log(folder)[0]["tokens"]
+    else:
+        assert ["[I·t· " in line for line in answers] == [True, False] * 2 and shown[-1] == "preferred: 0 > 1, 2 > 3"
 
 
 def test_gpt2_tokenizer_offline_is_one_sentence(tmp_path):
