@@ -164,7 +164,7 @@ class GPT(nn.Module):
         try:
             with open(os.path.join(directory, "config.json"), encoding="utf-8") as f:
                 hf = json.load(f)
-            cfg = GPTConfig(hf["vocab_size"], hf["n_positions"], hf["n_layer"], hf["n_head"], hf["n_embd"])
+            cfg = GPTConfig(*(int(hf[name]) for name in ("vocab_size", "n_positions", "n_layer", "n_head", "n_embd")))
         except (OSError, ValueError, KeyError, TypeError) as e:
             raise InputError(f"{directory}: no usable GPT-2 config.json there ({type(e).__name__}: {e})") from None
         for name, value in GPT2_FIXED.items():

@@ -170,8 +170,8 @@ def start_model(cfg, default, device):
     if is_gpt2(cfg.init):
         model, tokenizer = GPT.from_gpt2(cfg.init), Tokenizer("gpt2")
         if model.cfg.vocab_size != tokenizer.encoding.n_vocab:
-            raise InputError(f"--init {cfg.init}: its vocabulary has {model.cfg.vocab_size} tokens, gpt2's has {tokenizer.encoding.n_vocab}: "
-                             "its ids are other words; give weights that use gpt2's own vocabulary")
+            raise InputError(f"--init {cfg.init}: its vocabulary has {model.cfg.vocab_size} tokens, gpt2's has {tokenizer.encoding.n_vocab}, "
+                             "and what the others say is not known here; give weights with gpt2's own vocabulary")
         model.extend(tokenizer.vocab_size)
         return model.to(device).eval(), tokenizer
     if cfg.init != "scratch":
