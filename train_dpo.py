@@ -45,7 +45,7 @@ class Config:
     run: str = "out/towns"          # the run's folder; this stage writes <run>/dpo
     seed: int = 0                   # of data order and samples (and initial weights, from scratch)
     device: Literal["auto", "cpu", "cuda"] = "auto"     # auto takes a CUDA GPU where there is one
-    init: str = ""                  # policy to start from, or "scratch" for random weights; empty: <run>/sft
+    init: str = ""                  # start from: a checkpoint, gpt2[-medium|-large|-xl], a folder of its weights, or scratch (random); empty: <run>/sft
     ref: str = ""                   # reference model; empty: the policy as it starts
     data: str = ""                  # JSONL (.gz) of preference pairs; empty: <run>/rm/pairs.jsonl
     out: str = "dpo"                # name of this stage's folder in the run, to keep several variants

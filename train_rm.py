@@ -40,7 +40,7 @@ class Config:
     out: str = "rm"                 # name of this stage's folder in the run, to keep several variants
     seed: int = 0                   # of prompts, sampled answers, labels, the head's weights, data order
     device: Literal["auto", "cpu", "cuda"] = "auto"     # auto takes a CUDA GPU where there is one
-    init: str = ""                  # language model to start from, or "scratch" for random weights; empty: <run>/sft
+    init: str = ""                  # start from: a checkpoint, gpt2[-medium|-large|-xl], a folder of its weights, or scratch (random); empty: <run>/sft
     loss: Literal["bradley_terry", "margin", "plackett_luce", "outcome", "process"] = "bradley_terry"     # what is learned, see above
     data: str = ""                  # JSONL (.gz) of preference pairs; empty: sample from --init and ask the labelers
     tokenizer: Literal["towns", "sums", "gpt2"] = "towns"       # with --init scratch; a checkpoint brings its own

@@ -2,6 +2,7 @@
 
     minimise  - mean_t log p(y_t | x, y_<t)         over answer tokens and the end token; the prompt is read, never imitated
     python train_sft.py                             15 seconds on two laptop cores
+    python train_sft.py --run out/hh --data hh.jsonl.gz --init gpt2         real GPT-2 weights, downloaded once; or --init DIR
     python train_sft.py --run out/hh --data hh.jsonl.gz --tokenizer gpt2 --init scratch --block_size 512
 
 The demonstrations of the made-up world are people's: nearly half have a wrong fact, most wander off, some paste boilerplate. Imitation
@@ -23,7 +24,7 @@ class Config:
     run: str = "out/towns"          # the run's folder; this stage writes <run>/sft
     seed: int = 0                   # of demonstrations, data order, samples (and initial weights, from scratch)
     device: Literal["auto", "cpu", "cuda"] = "auto"     # auto takes a CUDA GPU where there is one
-    init: str = ""                  # checkpoint to start from, or "scratch" for random weights; empty: <run>/base
+    init: str = ""                  # start from: a checkpoint, gpt2[-medium|-large|-xl], a folder of its weights, or scratch (random); empty: <run>/base
     data: str = ""                  # JSONL (.gz) of conversations; empty: demonstrations of the checkpoint's world
     mask: Literal["all", "last"] = "all"        # learn from every answer of a chat, or from its last one alone
     digits: int = 3                 # of the longest numbers in demonstrations of sums

@@ -5,7 +5,9 @@ Left out: dropout (off in RL and DPO anyway, and nothing here trains long enough
 """
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from http.client import HTTPException
+from urllib.request import urlopen
 
 import torch
 import torch.nn as nn
@@ -21,6 +23,13 @@ class GPTConfig:
     n_layer: int
     n_head: int
     n_embd: int
+    embedding_rows: int = 0     # of the token embedding, where it has room behind the vocabulary; 0: vocab_size
+
+
+GPT2_NAMES = ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")
+# What Hugging Face's config.json may set and this file does not do; absent means as written here, as it does there.
+GPT2_FIXED = {"activation_function": "gelu_new", "layer_norm_epsilon": 1e-5, "scale_attn_weights": True,
+              "scale_attn_by_inverse_layer_idx": False, "tie_word_embeddings": True}
 
 
 class KVCache:
@@ -93,7 +102,7 @@ class GPT(nn.Module):
         if cfg.n_embd % cfg.n_head:
             raise InputError(f"n_embd {cfg.n_embd} is not a multiple of n_head {cfg.n_head}")
         self.cfg = cfg
-        self.wte = nn.Embedding(cfg.vocab_size, cfg.n_embd)
+        self.wte = nn.Embedding(cfg.embedding_rows or cfg.vocab_size, cfg.n_embd)
         self.wpe = nn.Embedding(cfg.block_size, cfg.n_embd)
         self.blocks = nn.ModuleList(Block(cfg, i) for i in range(cfg.n_layer))
         self.ln_f = nn.LayerNorm(cfg.n_embd)
@@ -123,21 +132,44 @@ class GPT(nn.Module):
         return self.ln_f(x)
 
     def forward(self, ids, cache=None):
-        """ids (B, T) -> logits (B, T, V): column t is about token t+1. The head is the token embedding, transposed."""
-        return F.linear(self.hidden(ids, cache), self.wte.weight)
+        """ids (B, T) -> logits (B, T, V): column t is about token t+1."""
+        return self.logits(self.hidden(ids, cache))
+
+    def logits(self, hidden):
+        """hidden (..., C) -> (..., V). The head is the token embedding, transposed; a row past V is no token and in no softmax."""
+        return F.linear(hidden, self.wte.weight)[..., :self.cfg.vocab_size]
+
+    @torch.no_grad()
+    def extend(self, vocab_size):
+        """Room for new tokens behind the old ones, in place. The embedding's rows become a multiple of 64, which GPUs multiply fastest.
+
+        A new row is the mean of the old ones (Hewitt 2021): exp of a mean logit is at most the mean of the exps (Jensen), so a new token
+        starts with less than 1/V of the probability. GPT-2's logits are far below 0: a row of zeros or of small random numbers, whose logit
+        is about 0, would be nearly every sample.
+        """
+        old = self.wte.weight[:self.cfg.vocab_size]
+        rows = -(-vocab_size // 64) * 64
+        self.cfg = replace(self.cfg, vocab_size=vocab_size, embedding_rows=rows)
+        self.wte = nn.Embedding.from_pretrained(torch.cat([old, old.mean(0).expand(rows - len(old), -1)]), freeze=False)
 
     @classmethod
     def from_gpt2(cls, name_or_directory: str) -> "GPT":
-        """GPT-2 weights in Hugging Face's layout: a directory, or gpt2 / gpt2-medium / -large / -xl from torch's download cache."""
+        """GPT-2 weights in Hugging Face's layout: a directory, or gpt2 / gpt2-medium / -large / -xl, downloaded once into torch's cache.
+
+        InputError: nothing usable there, another function than GPT-2's, or no connection.
+        """
         directory = name_or_directory
         if not os.path.isdir(directory):
             directory = _download(name_or_directory)
         try:
             with open(os.path.join(directory, "config.json"), encoding="utf-8") as f:
                 hf = json.load(f)
-            cfg = GPTConfig(hf["vocab_size"], hf["n_positions"], hf["n_layer"], hf["n_head"], hf["n_embd"])
-        except (OSError, json.JSONDecodeError, KeyError) as e:
-            raise InputError(f"{directory}: no usable GPT-2 config.json there ({e})") from None
+            cfg = GPTConfig(*(int(hf[name]) for name in ("vocab_size", "n_positions", "n_layer", "n_head", "n_embd")))
+        except (OSError, ValueError, KeyError, TypeError) as e:
+            raise InputError(f"{directory}: no usable GPT-2 config.json there ({type(e).__name__}: {e})") from None
+        for name, value in GPT2_FIXED.items():
+            if hf.get(name, value) != value:
+                raise InputError(f"{directory}/config.json: {name} is {hf[name]!r}; GPT-2 here is only what has {value!r}")
         weights = {name.removeprefix("transformer."): w for name, w in _read_weights(directory).items()}
         model = cls(cfg)
         state = model.state_dict()
@@ -145,13 +177,30 @@ class GPT(nn.Module):
             theirs = _gpt2_name(ours)
             if theirs not in weights:
                 raise InputError(f"{directory}: not GPT-2 weights, {theirs} is missing")
-            # GPT-2's Conv1D keeps its matrices transposed
-            w = weights[theirs].t() if any(k in ours for k in ("qkv.w", "out.w", "in.w")) else weights[theirs]
+            w = weights[theirs].t() if _is_conv1d(ours) else weights[theirs]
             if w.shape != state[ours].shape:
                 raise InputError(f"{directory}: {theirs} is {tuple(w.shape)}, config.json asks for {tuple(state[ours].shape)}")
             state[ours] = w.float()
+        if not torch.equal(weights.get("lm_head.weight", weights["wte.weight"]), weights["wte.weight"]):
+            raise InputError(f"{directory}: lm_head.weight is not wte.weight; GPT-2's head is its token embedding")
         model.load_state_dict(state)
         return model
+
+    def to_gpt2(self):
+        """The way back -> (config, weights), two dicts as Hugging Face's GPT2LMHeadModel has them; no rows past the vocabulary."""
+        cfg = self.cfg
+        config = {"architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", "vocab_size": cfg.vocab_size, "n_positions": cfg.block_size,
+                  "n_layer": cfg.n_layer, "n_head": cfg.n_head, "n_embd": cfg.n_embd, **GPT2_FIXED}
+        state = {name: w.detach().cpu() for name, w in self.state_dict().items()}
+        state["wte.weight"] = state["wte.weight"][:cfg.vocab_size]
+        # clone: a view would be saved with all that lies behind it
+        return config, {f"transformer.{_gpt2_name(name)}": (w.t() if _is_conv1d(name) else w).clone(memory_format=torch.contiguous_format)
+                        for name, w in state.items()}
+
+
+def _is_conv1d(ours):
+    """GPT-2's Conv1D keeps its matrices transposed."""
+    return ours.endswith(("qkv.weight", "out.weight", "in.weight"))
 
 
 def _gpt2_name(ours):
@@ -165,24 +214,45 @@ def _read_weights(directory):
             from safetensors.torch import load_file
         except ImportError:
             raise InputError(f"{path}: reading it needs `pip install safetensors`") from None
-        return load_file(path)
-    if os.path.exists(path := os.path.join(directory, "pytorch_model.bin")):
-        return torch.load(path, map_location="cpu", weights_only=True)      # a pickle may hold code: never run it
-    raise InputError(f"{directory}: neither model.safetensors nor pytorch_model.bin there")
+        read = load_file
+    elif os.path.exists(path := os.path.join(directory, "pytorch_model.bin")):
+        read = lambda path: torch.load(path, map_location="cpu", weights_only=True)     # a pickle may hold code: never run it
+    else:
+        raise InputError(f"{directory}: neither model.safetensors nor pytorch_model.bin there")
+    try:
+        return dict(read(path))
+    except Exception as e:      # either library raises half a dozen kinds
+        raise InputError(f"{path} is not a whole file of weights ({type(e).__name__}); delete it and download it again") from None
 
 
 def _download(name):
-    if name not in ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"):
-        raise InputError(f"{name}: not a directory, nor one of gpt2, gpt2-medium, gpt2-large, gpt2-xl")
+    """The folder that holds this GPT-2; what is not there yet is downloaded."""
+    if name not in GPT2_NAMES:
+        raise InputError(f"{name}: not a directory, nor one of {', '.join(GPT2_NAMES)}")
     directory = os.path.join(torch.hub.get_dir(), "nanorlhf", name)
-    os.makedirs(directory, exist_ok=True)
     for file in ("config.json", "pytorch_model.bin"):
         if not os.path.exists(path := os.path.join(directory, file)):
             try:
-                torch.hub.download_url_to_file(f"https://huggingface.co/openai-community/{name}/resolve/main/{file}", path)
-            except OSError as e:
+                os.makedirs(directory, exist_ok=True)
+                _download_whole(f"https://huggingface.co/openai-community/{name}/resolve/main/{file}", path)
+            except (OSError, HTTPException) as e:
                 raise InputError(f"could not download {name} ({e}); put its config.json and pytorch_model.bin in {directory}") from None
     return directory
+
+
+def _download_whole(url, path):
+    """torch's download, under another name until it is whole: a connection that breaks off looks to torch like the end of the file."""
+    partial = f"{path}.partial"
+    try:
+        with urlopen(url) as reply:
+            size = reply.headers["Content-Length"]      # without one it comes in chunks, and Python itself notices that the last is missing
+        torch.hub.download_url_to_file(url, partial)
+        if size and os.path.getsize(partial) != int(size):
+            raise OSError(f"it broke off after {os.path.getsize(partial)} of {size} bytes")
+        os.replace(partial, path)
+    finally:
+        if os.path.exists(partial):
+            os.remove(partial)
 
 
 class ScalarModel(nn.Module):

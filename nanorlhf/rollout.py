@@ -77,7 +77,7 @@ def generate(model, prompts, max_new_tokens, eos, temperature=1.0, top_k=0, top_
     cache = KVCache(model.cfg, pads, width + max_new_tokens, _cache_dtype(device))
     hidden = model.hidden(left, cache)[:, -1]                            # (B, C)
     for n in range(max_new_tokens):
-        ids, logp = pick(F.linear(hidden, model.wte.weight), temperature, top_k, top_p, generator)
+        ids, logp = pick(model.logits(hidden), temperature, top_k, top_p, generator)
         sampled[rows, n], logps[rows, n] = ids, logp                     # what a finished row adds is masked out below
         if on_token:
             on_token(rows[~finished[rows]].tolist(), ids[~finished[rows]].tolist())

@@ -15,7 +15,7 @@ import typing
 import torch
 
 from nanorlhf import InputError, sums, towns
-from nanorlhf.gpt import GPT, GPTConfig, ScalarModel
+from nanorlhf.gpt import GPT, GPT2_NAMES, GPTConfig, ScalarModel
 from nanorlhf.rollout import answer_texts, generate
 from nanorlhf.tokenizer import Tokenizer
 
@@ -176,12 +176,27 @@ def load_checkpoint(path, device="cpu", kind="gpt", like=None):
 
 
 def start_model(cfg, default, device):
-    """--init: "scratch" for random weights of the size and tokenizer that cfg names, else a checkpoint, by default this one."""
+    """--init -> (model, tokenizer): "scratch" for random weights of the size and tokenizer that cfg names; GPT-2, by name or by directory,
+    with room for the special tokens; else a checkpoint, by default this one."""
+    if is_gpt2(cfg.init):
+        model, tokenizer = GPT.from_gpt2(cfg.init), Tokenizer("gpt2")
+        if model.cfg.vocab_size != tokenizer.encoding.n_vocab:
+            raise InputError(f"--init {cfg.init}: its vocabulary has {model.cfg.vocab_size} tokens, gpt2's has {tokenizer.encoding.n_vocab}, "
+                             "and what the others say is not known here; give weights with gpt2's own vocabulary")
+        model.extend(tokenizer.vocab_size)
+        return model.to(device).eval(), tokenizer
     if cfg.init != "scratch":
         return load_checkpoint(cfg.init or default, device)
     tokenizer = Tokenizer(cfg.tokenizer)
     size = GPTConfig(tokenizer.vocab_size, cfg.block_size, cfg.n_layer, cfg.n_head, cfg.n_embd)
     return GPT(size, generator(cfg.seed, "init")).to(device).eval(), tokenizer
+
+
+def is_gpt2(init):
+    """One of GPT-2's names, or a directory in Hugging Face's layout. Stages here leave a config.json too, but with a log or a model.pt."""
+    if os.path.isdir(init):
+        return [os.path.exists(os.path.join(init, f)) for f in ("config.json", "log.jsonl", "model.pt")] == [True, False, False]
+    return init in GPT2_NAMES
 
 
 def same_weights(a, b):

@@ -51,10 +51,13 @@ class Table(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(waves(2 * V ** (T + 1) * outputs, scale, phase).view(-1, outputs))
         self.cfg = GPTConfig(V, 1 + T, n_layer=1, n_head=1, n_embd=1)
-        self.wte = SimpleNamespace(weight=torch.eye(V))          # generate() multiplies what hidden() gives with the head
 
     def forward(self, ids):
         return self.hidden(ids).squeeze(-1)
+
+    def logits(self, hidden):
+        """generate() asks for what hidden() gives to be turned into logits; here it is logits already."""
+        return hidden
 
     def hidden(self, ids, cache=None):
         """With a cache, the last prefix's number is the key that it holds."""

@@ -18,7 +18,7 @@ from nanorlhf.tokenizer import Tokenizer
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 HH = os.path.join(ROOT, "..", "shared", "data", "hh_harmless.jsonl.gz")
-SCRIPTS = ("train_base", "train_sft", "train_rm", "train_rejection", "train_ppo", "train_grpo", "train_dpo", "evaluate", "chat")
+SCRIPTS = ("train_base", "train_sft", "train_rm", "train_rejection", "train_ppo", "train_grpo", "train_dpo", "evaluate", "chat", "export")
 STAGES = ("base", "sft", "rm", "rejection", "ppo", "grpo", "dpo")
 PPO = ("--steps", "2", "--batch_size", "8")
 SCRATCH = ("--init", "scratch", "--n_layer", "1", "--n_embd", "16", "--n_head", "2", "--block_size", "64", "--max_new_tokens", "16",
@@ -316,14 +316,14 @@ def test_help(script, monkeypatch, capsys):
     with pytest.raises(SystemExit) as stopped:
         call(monkeypatch, script, "-h")
     text = capsys.readouterr().out
-    assert stopped.value.code == 0 and "usage:" in text and "--seed" in text
+    assert stopped.value.code == 0 and "usage:" in text and ("--seed" in text or script == "export")
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_unknown_flag(script, monkeypatch, capsys):
     """A misspelt setting that is swallowed trains the default, silently; so does an abbreviation."""
     with pytest.raises(SystemExit) as stopped:
-        call(monkeypatch, script, *(["out/none"] if script in ("evaluate", "chat") else []), "--betta", "1")
+        call(monkeypatch, script, *({"evaluate": ["out/none"], "chat": ["out/none"], "export": ["out/none", "out/no"]}.get(script, [])), "--betta", "1")
     assert stopped.value.code == 2 and "--betta" in capsys.readouterr().err
 
 
