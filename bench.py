@@ -1,0 +1,201 @@
+"""How fast, how lean: every kind of step on random weights, and what share of the machine's matrix rate it makes of it.
+
+    python bench.py                             a table for the device at hand, and bench.json; a few minutes on two laptop cores
+    python bench.py --sizes towns --repeats 9
+
+tokens/s   real tokens (prompts and answers, once each, however often they are passed) a second: the median over the repeats
+share      of the floating-point rate of a large float32 (on a GPU bf16) matrix product, measured in the same run: 2 operations a weight and
+           token forward, 4 backward, the embedding counted once as head; attention's own products and everything else count as overhead
+peak       memory of the process beyond what it took to import torch; on a GPU what torch had allocated
+Each row has a process of its own, or the peak would be that of the largest so far.
+"""
+import argparse
+import json
+import multiprocessing
+import resource
+import statistics
+import sys
+import time
+
+import torch
+
+from nanorlhf import run
+from nanorlhf.functional import last_token, masked_sum, shift_right, token_logprobs, whiten
+from nanorlhf.gpt import GPT, GPTConfig, ScalarModel
+from nanorlhf.rollout import generate
+from train_dpo import dpo_loss
+from train_ppo import gae, policy_loss, token_rewards, value_loss
+from train_rm import preference_loss
+from train_sft import sft_loss
+
+# (vocabulary, block, layers, heads, width), rows of a training batch, tokens of a prompt and of an answer, answers of a rollout batch
+SIZES = {"towns": (GPTConfig(831, 96, 4, 4, 112), 32, 12, 20, 64), "gpt2": (GPTConfig(50304, 1024, 12, 12, 768), 4, 128, 128, 4)}
+END = 0
+
+
+class Bench:
+    """What the rows share: a model, an optimizer, a batch of rows as long as each other."""
+
+    def __init__(self, size, device):
+        cfg, self.rows, self.prompt, self.answer, self.rollouts = SIZES[size]
+        self.device, self.draw = device, run.generator(0, "bench", device)
+        self.policy, self.ref = (GPT(cfg, run.generator(0, "weights")).to(device).eval() for _ in range(2))
+        self.weights = sum(p.numel() for p in self.policy.parameters()) - self.policy.wpe.weight.numel()
+        self.optimizer = run.adamw(self.policy, 1e-5)
+
+    def batch(self, rows=None):
+        """ids (B, T), mask (B, T): the second part of each row is the answer."""
+        ids = torch.randint(1, self.policy.cfg.vocab_size, (rows or self.rows, self.prompt + self.answer), generator=self.draw, device=self.device)
+        return ids, (torch.arange(ids.shape[1], device=self.device) >= self.prompt).expand(ids.shape)
+
+    def logp(self, model, ids):
+        with run.autocast(self.device):
+            logits = model(ids)
+        return token_logprobs(logits, ids)
+
+    def step(self, loss, model=None, optimizer=None):
+        loss.backward()
+        run.update(model or self.policy, optimizer or self.optimizer, 1e-5, 1.0)
+
+
+def pretraining(b):
+    ids, _ = b.batch()
+    yield
+    while True:
+        b.step(-b.logp(b.policy, ids)[:, 1:].mean())
+        yield ids.numel(), 3 * ids.numel()
+
+
+def sft(b):
+    ids, mask = b.batch()
+    yield
+    while True:
+        with run.autocast(b.device):
+            logits = b.policy(ids)
+        b.step(sft_loss(logits, ids, mask))
+        yield ids.numel(), 3 * ids.numel()
+
+
+def rm(b):
+    """Pairs: every two rows."""
+    ids, mask = b.batch()
+    reward_model = ScalarModel(b.policy, run.generator(0, "head")).to(b.device)
+    optimizer = run.adamw(reward_model, 1e-5)
+    yield
+    while True:
+        with run.autocast(b.device):
+            scores = last_token(reward_model(ids), mask)
+        b.step(preference_loss(scores[::2], scores[1::2]), reward_model, optimizer)
+        yield ids.numel(), 3 * ids.numel()
+
+
+def dpo(b):
+    """The reference's log-probs are there already, as train_dpo.py keeps them."""
+    ids, mask = b.batch()
+    with torch.no_grad():
+        ref = masked_sum(b.logp(b.ref, ids), mask)
+    yield
+    while True:
+        logp = masked_sum(b.logp(b.policy, ids), mask)
+        b.step(dpo_loss(logp[::2], logp[1::2], ref[::2], ref[1::2], 0.1)[0].mean())
+        yield ids.numel(), 3 * ids.numel()
+
+
+def generation(b):
+    prompts = b.batch(b.rollouts)[0][:, :b.prompt].tolist()
+    yield
+    while True:
+        out = generate(b.policy, prompts, b.answer, eos=END, generator=b.draw)
+        yield int(out.mask.sum()), b.rollouts * b.prompt + int(out.mask.sum())
+
+
+def ppo(b):
+    """Sampling, four models' forwards, two epochs of two minibatches for policy and critic."""
+    reward_model, critic = (ScalarModel(GPT(b.policy.cfg, run.generator(0, "weights")), run.generator(0, "head")).to(b.device) for _ in range(2))
+    critic_optimizer = run.adamw(critic, 1e-5)
+    prompts = b.batch(b.rollouts)[0][:, :b.prompt].tolist()
+    yield
+    while True:
+        out = generate(b.policy, prompts, b.answer, eos=END, generator=b.draw)
+        ids, mask = out.ids, out.mask
+        with torch.no_grad():
+            scores = last_token(reward_model(ids), mask)
+            old_logp, ref_logp, old_values = b.logp(b.policy, ids), b.logp(b.ref, ids), shift_right(critic(ids))
+            rewards = token_rewards(scores, old_logp, ref_logp, mask, 0.1)
+            advantages, returns = gae(rewards, old_values, mask, 1.0, 0.95)
+            advantages = whiten(advantages, mask)
+        for _ in range(2):
+            for rows in torch.randperm(len(ids), device=b.device).chunk(2):
+                b.step(policy_loss(b.logp(b.policy, ids[rows]), old_logp[rows], advantages[rows], mask[rows])[0])
+                with run.autocast(b.device):
+                    values = shift_right(critic(ids[rows]))
+                b.step(value_loss(values, old_values[rows], returns[rows], mask[rows])[0], critic, critic_optimizer)
+        tokens = b.rollouts * b.prompt + int(mask.sum())
+        yield tokens, tokens * (1 + 4 + 2 * 2 * 3)
+
+
+KINDS = {f.__name__: f for f in (pretraining, sft, rm, dpo, generation, ppo)}
+
+
+def matmul_rate(device, repeats):
+    """Operations a second of a large product."""
+    a = torch.randn(2048, 2048, device=device, dtype=torch.bfloat16 if device.type == "cuda" else torch.float32)
+    return 2 * len(a) ** 3 / statistics.median(seconds(lambda: a @ a, device) for _ in range(repeats + 2))
+
+
+def seconds(f, device):
+    start = time.perf_counter()
+    f()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def memory(device):
+    """MB at most so far."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated() / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
+
+
+def measure(size, kind, device, repeats):
+    """One row of the table, a dict."""
+    device = torch.device(device)
+    rate, before = matmul_rate(device, repeats), memory(device)
+    b = Bench(size, device)
+    steps = KINDS[kind](b)
+    next(steps)
+    next(steps)                         # the first one allocates
+    done, times = [], []
+    for _ in range(repeats):
+        times.append(seconds(lambda: done.append(next(steps)), device))
+    median = statistics.median(times)
+    tokens, passes = (statistics.median(column) for column in zip(*done))
+    return {"size": size, "kind": kind, "seconds": median, "tokens_per_second": tokens / median,
+            "matmul_share": 2 * b.weights * passes / median / rate, "matmul_gflops": rate / 1e9, "peak_mb": memory(device) - before}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES), help="model sizes (default: all)")
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="kinds of steps (default: all)")
+    parser.add_argument("--repeats", type=int, default=5, help="steps measured, after one that is not (default: 5)")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto takes a CUDA GPU where there is one")
+    parser.add_argument("--out", default="bench.json", help="file for the figures (default: bench.json)")
+    args = parser.parse_args()
+    device = run.pick_device(args.device)
+    print(f"{device.type}, {torch.get_num_threads()} threads, torch {torch.__version__}; medians of {args.repeats}")
+    print(f"{'size':8}{'step':13}{'s a step':>10}{'tokens/s':>11}{'share':>8}{'peak MB':>9}")
+    rows = []
+    for size in args.sizes:
+        for kind in args.kinds:
+            with multiprocessing.get_context("spawn").Pool(1) as pool:
+                row = pool.apply(measure, (size, kind, device.type, args.repeats))
+            rows.append(row)
+            print(f"{size:8}{kind:13}{row['seconds']:10.3f}{row['tokens_per_second']:11,.0f}{row['matmul_share']:8.1%}{row['peak_mb']:9,.0f}",
+                  flush=True)
+    run.write_atomically(args.out, lambda f: json.dump(rows, f, indent=1))
+
+
+if __name__ == "__main__":
+    run.script(main)

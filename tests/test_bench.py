@@ -1,0 +1,50 @@
+"""bench.py counts what it says it counts. How fast anything is, no test asks."""
+import json
+import sys
+
+import pytest
+
+import bench
+from nanorlhf.gpt import GPT, GPTConfig
+
+TINY = (GPTConfig(64, 32, 1, 2, 16), 4, 6, 10, 8)       # 4 rows of 6 + 10 tokens; 8 answers
+
+
+@pytest.mark.parametrize("kind", bench.KINDS)
+def test_a_row_of_the_table(kind, monkeypatch):
+    """Padding or prompts counted twice, a pass that is left out, steps that do not train."""
+    monkeypatch.setitem(bench.SIZES, "tiny", TINY)
+    row = bench.measure("tiny", kind, "cpu", 2)
+    tokens, flops = row["tokens_per_second"] * row["seconds"], row["matmul_share"] * row["matmul_gflops"] * 1e9 * row["seconds"]
+    weights = sum(p.numel() for p in GPT(TINY[0]).parameters()) - 32 * 16
+    if kind == "generation":
+        assert 8 * 1 <= tokens <= 8 * 10 and flops == pytest.approx(2 * weights * (8 * 6 + tokens))
+    elif kind == "ppo":
+        assert 8 * 7 <= tokens <= 8 * 16 and flops == pytest.approx(2 * weights * 17 * tokens)
+    else:
+        assert tokens == pytest.approx(4 * 16) and flops == pytest.approx(6 * weights * 64)
+    assert row["peak_mb"] >= 0
+
+
+def test_the_steps_train():
+    """A benchmark of a loop that does nothing."""
+    bench.SIZES["tiny"] = TINY
+    try:
+        for kind in ("pretraining", "sft", "rm", "dpo", "ppo"):
+            b = bench.Bench("tiny", bench.torch.device("cpu"))
+            before = [p.clone() for p in b.policy.blocks.parameters()]
+            steps = bench.KINDS[kind](b)
+            next(steps), next(steps)
+            assert any((p != old).any() for p, old in zip(b.policy.blocks.parameters(), before)), kind
+    finally:
+        del bench.SIZES["tiny"]
+
+
+def test_the_command(monkeypatch, tmp_path, capsys):
+    """A table and a file that differ."""
+    monkeypatch.setattr(sys, "argv", ["bench.py", "--sizes", "towns", "--kinds", "sft", "--repeats", "1", "--device", "cpu",
+                                      "--out", str(tmp_path / "bench.json")])
+    bench.main()
+    [row] = json.loads((tmp_path / "bench.json").read_text(encoding="utf-8"))
+    said = capsys.readouterr().out.splitlines()[-1].split()
+    assert said[:2] == ["towns", "sft"] and float(said[2]) == pytest.approx(row["seconds"], abs=1e-3)
