@@ -14,7 +14,7 @@ import shutil
 
 import torch
 
-from nanorlhf import InputError, run
+from nanorlhf import InputError, gpt2, run
 from nanorlhf.tokenizer import SPECIALS
 
 # Tokenizer.chat in one line: what is encoded apart here stays apart there, since a special token always splits the text.
@@ -77,7 +77,7 @@ def export(model, tokenizer, folder):
     folder = os.path.normpath(folder)
     if os.path.exists(folder):
         raise InputError(f"{folder} exists already; give a new folder, or delete it first")
-    config, weights = model.to_gpt2()
+    config, weights = gpt2.layout(model)
     # the layout's defaults would put a beginning in front and drop out a tenth while training
     config |= {"bos_token_id": None, "eos_token_id": tokenizer.end, "pad_token_id": tokenizer.pad,
                "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}

@@ -14,8 +14,8 @@ import typing
 
 import torch
 
-from nanorlhf import InputError, sums, towns
-from nanorlhf.gpt import GPT, GPT2_NAMES, GPTConfig, ScalarModel
+from nanorlhf import InputError, gpt2, sums, towns
+from nanorlhf.gpt import GPT, GPTConfig, ScalarModel
 from nanorlhf.rollout import answer_texts, generate
 from nanorlhf.tokenizer import Tokenizer
 
@@ -179,7 +179,7 @@ def start_model(cfg, default, device):
     """--init -> (model, tokenizer): "scratch" for random weights of the size and tokenizer that cfg names; GPT-2, by name or by directory,
     with room for the special tokens; else a checkpoint, by default this one."""
     if is_gpt2(cfg.init):
-        model, tokenizer = GPT.from_gpt2(cfg.init), Tokenizer("gpt2")
+        model, tokenizer = gpt2.load(cfg.init), Tokenizer("gpt2")
         if model.cfg.vocab_size != tokenizer.encoding.n_vocab:
             raise InputError(f"--init {cfg.init}: its vocabulary has {model.cfg.vocab_size} tokens, gpt2's has {tokenizer.encoding.n_vocab}, "
                              "and what the others say is not known here; give weights with gpt2's own vocabulary")
@@ -196,7 +196,7 @@ def is_gpt2(init):
     """One of GPT-2's names, or a directory in Hugging Face's layout. Stages here leave a config.json too, but with a log or a model.pt."""
     if os.path.isdir(init):
         return [os.path.exists(os.path.join(init, f)) for f in ("config.json", "log.jsonl", "model.pt")] == [True, False, False]
-    return init in GPT2_NAMES
+    return init in gpt2.NAMES
 
 
 def same_weights(a, b):

@@ -139,7 +139,7 @@ def page(rng, digits=3):
     """One page of the web (a list of chat messages): a sum that is asked, and answered with working or without, or marked homework.
 
     To predict a mark, a model must compare what it reads with what it would have written: the skill that reward models of outcomes and of steps
-    are made of, and too hard to learn from some thousand answers. With marks behind whole columns alone it is not found out here in 4000 steps.
+    are made of, and too hard to learn from some thousand answers. With marks behind whole columns alone half of the slips are still missed after 2500 steps.
     A mark takes the place of the sign or the blank behind a number, so that the digits stand where they stand in a working without marks.
     """
     [question] = sample_questions(1, rng, digits=digits)

@@ -12,7 +12,7 @@ import torch
 
 import export
 from calling import call, complaint
-from nanorlhf import InputError, gpt, run
+from nanorlhf import InputError, gpt2, run
 from nanorlhf.functional import token_logprobs
 from nanorlhf.gpt import GPT, GPTConfig, KVCache, ScalarModel
 from nanorlhf.rollout import generate
@@ -150,9 +150,9 @@ def test_a_download_that_breaks_off_leaves_nothing(tmp_path, monkeypatch):
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         with pytest.raises(OSError, match="after 5 of 10 bytes"):
-            gpt._download_whole(f"http://127.0.0.1:{server.server_port}/half", str(tmp_path / "weights"))
+            gpt2._download_whole(f"http://127.0.0.1:{server.server_port}/half", str(tmp_path / "weights"))
         assert os.listdir(tmp_path) == []
-        gpt._download_whole(f"http://127.0.0.1:{server.server_port}/whole", str(tmp_path / "weights"))
+        gpt2._download_whole(f"http://127.0.0.1:{server.server_port}/whole", str(tmp_path / "weights"))
         assert os.listdir(tmp_path) == ["weights"] and (tmp_path / "weights").read_bytes() == b"0123456789"
     finally:
         server.shutdown()
