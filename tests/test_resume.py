@@ -11,15 +11,17 @@ import subprocess
 import sys
 import tempfile
 import time
+from pathlib import Path
 
 import pytest
 import torch
 
+import conftest
 from calling import call, complaint
 import train_dpo
 from nanorlhf import resume, run
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+ROOT = conftest.ROOT
 TINY = ("--device", "cpu", "--n_layer", 1, "--n_embd", 32, "--n_head", 2, "--pages", 300)
 RL = ("--steps", 6, "--save_every", 4, "--device", "cpu")
 VARIANTS = {        # script and flags: 6 steps each, so that a state is kept after 4 and the run is stopped after 5
@@ -36,15 +38,18 @@ VARIANTS = {        # script and flags: 6 steps each, so that a state is kept af
 }
 
 
+def make_start(folder):
+    """A run with base, sft and rm, for the others to start from."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        for script, *args in (("train_base", *TINY, "--steps", 10), ("train_sft", "--demonstrations", 64, "--device", "cpu"),
+                              ("train_rm", "--prompts", 24, "--device", "cpu")):
+            call(monkeypatch, script, "--run", folder, *args)
+    return folder
+
+
 @pytest.fixture(scope="module")
 def start(tmp_path_factory):
-    """A run with base, sft and rm, for the others to start from."""
-    folder, monkeypatch = str(tmp_path_factory.mktemp("start") / "run"), pytest.MonkeyPatch()
-    for script, *args in (("train_base", *TINY, "--steps", 10), ("train_sft", "--demonstrations", 64, "--device", "cpu"),
-                          ("train_rm", "--prompts", 24, "--device", "cpu")):
-        call(monkeypatch, script, "--run", folder, *args)
-    monkeypatch.undo()
-    return folder
+    return make_start(tmp_path_factory.mktemp("start") / "run")
 
 
 def copy_of(start, tmp_path, name):
@@ -280,24 +285,21 @@ def killed_and_resumed(start, folder, kills, rng):
     subprocess.run([*words, "--resume"], cwd=ROOT, env=env, check=True, capture_output=True)
 
 
-def test_killed_three_times(start, tmp_path, monkeypatch):
+def kill(start, home, kills):
+    whole = copy_of(start, home, "whole")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        call(monkeypatch, "train_dpo", "--run", whole, *LONG[1:])
+    killed_and_resumed(start, home / "killed", kills, random.Random(0))
+    assert_same(whole / "dpo", home / "killed/dpo")
+
+
+def test_killed_three_times(start, tmp_path):
     """kill -9 in mid-step, in mid-save, in mid-line."""
-    whole = copy_of(start, tmp_path, "whole")
-    call(monkeypatch, "train_dpo", "--run", whole, *LONG[1:])
-    killed_and_resumed(start, tmp_path / "killed", 3, random.Random(0))
-    assert_same(whole / "dpo", tmp_path / "killed/dpo")
+    kill(start, tmp_path, 3)
 
 
 if __name__ == "__main__":
-    from pathlib import Path
-    torch.set_num_threads(1)
+    kills = int(sys.argv[1])
     with tempfile.TemporaryDirectory() as home:
-        folder, patch = f"{home}/start", pytest.MonkeyPatch()
-        for script, *args in (("train_base", *TINY, "--steps", 10), ("train_sft", "--demonstrations", 64, "--device", "cpu"),
-                              ("train_rm", "--prompts", 24, "--device", "cpu")):
-            call(patch, script, "--run", folder, *args)
-        whole = copy_of(folder, Path(home), "whole")
-        call(patch, "train_dpo", "--run", whole, *LONG[1:])
-        killed_and_resumed(folder, f"{home}/killed", int(sys.argv[1]), random.Random(0))
-        assert_same(whole / "dpo", Path(home) / "killed/dpo")
-    print(f"killed {sys.argv[1]} times, and the same to the last bit")
+        kill(make_start(Path(home) / "start"), Path(home), kills)
+    print(f"killed {kills} times, and the same to the last bit")
