@@ -48,7 +48,7 @@ class Config:
     log_every: int = 10             # steps between lines on the console
     sample_every: int = 25          # steps between samples
     resume: bool = False            # go on with a run that was interrupted, exactly where it was
-    save_every: int = 25             # steps between the states that --resume goes on from
+    save_every: int = 25            # steps between the states that --resume goes on from
 
 
 def token_rewards(scores, logp, ref_logp, mask, beta):

@@ -340,8 +340,8 @@ def main():
         report["score_std"] = some.std().item()
     else:
         report |= judged_report(reward_model, [a for a in answers if a["split"] != "train"], tokenizer.pad, device)
-    run.save_checkpoint(f"{folder}/model.pt", reward_model, tokenizer)
     run.write_atomically(f"{folder}/report.json", lambda f: json.dump(report, f, indent=1))
+    run.save_checkpoint(f"{folder}/model.pt", reward_model, tokenizer)
     print_report(report)
 
 

@@ -15,6 +15,13 @@ FIXED = {"activation_function": "gelu_new", "layer_norm_epsilon": 1e-5, "scale_a
          "scale_attn_by_inverse_layer_idx": False, "tie_word_embeddings": True}
 
 
+def is_gpt2(init):
+    """One of GPT-2's names, or a directory in Hugging Face's layout. Stages here leave a config.json too, but with a log or a model.pt."""
+    if os.path.isdir(init):
+        return [os.path.exists(os.path.join(init, f)) for f in ("config.json", "log.jsonl", "model.pt")] == [True, False, False]
+    return init in NAMES
+
+
 def load(name_or_directory):
     """GPT-2 weights in Hugging Face's layout: a directory, or gpt2 / gpt2-medium / -large / -xl, downloaded once into torch's cache.
 

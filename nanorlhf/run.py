@@ -132,6 +132,10 @@ def save_checkpoint(path, model, tokenizer, training=None):
     write_atomically(path, lambda f: torch.save(state, f), "wb")
 
 
+def _not_whole(file, error):
+    return InputError(f"{file} is not a whole nanorlhf checkpoint ({type(error).__name__}); delete it and train that stage again")
+
+
 def read_checkpoint(file):
     """The dict that save_checkpoint wrote, its tensors on the CPU. Never runs code that a file may hold."""
     try:
@@ -140,7 +144,7 @@ def read_checkpoint(file):
             raise ValueError
         return state
     except Exception as e:      # torch.load alone raises half a dozen kinds
-        raise InputError(f"{file} is not a whole nanorlhf checkpoint ({type(e).__name__}); delete it and train that stage again") from None
+        raise _not_whole(file, e) from None
 
 
 def load_checkpoint(path, device="cpu", kind="gpt", like=None):
@@ -164,8 +168,8 @@ def load_checkpoint(path, device="cpu", kind="gpt", like=None):
         model.load_state_dict(state["model"])
     except InputError:
         raise
-    except Exception as e:      # torch.load alone raises half a dozen kinds
-        raise InputError(f"{file} is not a whole nanorlhf checkpoint ({type(e).__name__}); delete it and train that stage again") from None
+    except Exception as e:      # its format is ours, its content is not what this version writes
+        raise _not_whole(file, e) from None
     if state["kind"] != kind:
         names = {"gpt": "a language model", "scalar": "a reward model"}
         raise InputError(f"{file} holds {names[state['kind']]}; {names[kind]} is needed here")
@@ -178,7 +182,7 @@ def load_checkpoint(path, device="cpu", kind="gpt", like=None):
 def start_model(cfg, default, device):
     """--init -> (model, tokenizer): "scratch" for random weights of the size and tokenizer that cfg names; GPT-2, by name or by directory,
     with room for the special tokens; else a checkpoint, by default this one."""
-    if is_gpt2(cfg.init):
+    if gpt2.is_gpt2(cfg.init):
         model, tokenizer = gpt2.load(cfg.init), Tokenizer("gpt2")
         if model.cfg.vocab_size != tokenizer.encoding.n_vocab:
             raise InputError(f"--init {cfg.init}: its vocabulary has {model.cfg.vocab_size} tokens, gpt2's has {tokenizer.encoding.n_vocab}, "
@@ -190,13 +194,6 @@ def start_model(cfg, default, device):
     tokenizer = Tokenizer(cfg.tokenizer)
     size = GPTConfig(tokenizer.vocab_size, cfg.block_size, cfg.n_layer, cfg.n_head, cfg.n_embd)
     return GPT(size, generator(cfg.seed, "init")).to(device).eval(), tokenizer
-
-
-def is_gpt2(init):
-    """One of GPT-2's names, or a directory in Hugging Face's layout. Stages here leave a config.json too, but with a log or a model.pt."""
-    if os.path.isdir(init):
-        return [os.path.exists(os.path.join(init, f)) for f in ("config.json", "log.jsonl", "model.pt")] == [True, False, False]
-    return init in gpt2.NAMES
 
 
 def same_weights(a, b):

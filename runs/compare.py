@@ -77,7 +77,7 @@ def recipe(script, folder, seed):
 
 
 def train(folder, seed, name, command):
-    """One variant. Finished once its checkpoint is there: it is the last thing that a script writes."""
+    """One variant. Finished once its checkpoint is there: what a script writes after it, no table needs."""
     if command and not os.path.exists(f"{folder}/{name}/model.pt"):
         os.makedirs(f"{folder}/{name}", exist_ok=True)
         call([sys.executable, *command.format(run=folder).split(), "--run", folder, "--out", name, "--seed", str(seed)],

@@ -286,7 +286,7 @@ def test_what_init_takes_for_gpt2(tmp_path, monkeypatch):
     stage = tmp_path / "towns" / "base"
     call(monkeypatch, "train_base", "--run", tmp_path / "towns", "--steps", 1, "--n_layer", 1, "--n_embd", 8, "--n_head", 1, "--pages", 40,
          "--batch_size", 2, "--device", "cpu")
-    assert not run.is_gpt2(str(stage)) and not run.is_gpt2(str(stage / "model.pt")) and not run.is_gpt2("") and run.is_gpt2("gpt2-xl")
+    assert not gpt2.is_gpt2(str(stage)) and not gpt2.is_gpt2(str(stage / "model.pt")) and not gpt2.is_gpt2("") and gpt2.is_gpt2("gpt2-xl")
     os.remove(stage / "model.pt")
     assert "make it first: python train_base.py" in ask(stage)
 

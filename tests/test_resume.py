@@ -285,21 +285,22 @@ def killed_and_resumed(start, folder, kills, rng):
     subprocess.run([*words, "--resume"], cwd=ROOT, env=env, check=True, capture_output=True)
 
 
-def kill(start, home, kills):
+def whole_and_killed(start, home, kills):
+    """-> the folders of two runs of LONG"""
     whole = copy_of(start, home, "whole")
     with pytest.MonkeyPatch.context() as monkeypatch:
         call(monkeypatch, "train_dpo", "--run", whole, *LONG[1:])
     killed_and_resumed(start, home / "killed", kills, random.Random(0))
-    assert_same(whole / "dpo", home / "killed/dpo")
+    return whole / "dpo", home / "killed/dpo"
 
 
 def test_killed_three_times(start, tmp_path):
     """kill -9 in mid-step, in mid-save, in mid-line."""
-    kill(start, tmp_path, 3)
+    assert_same(*whole_and_killed(start, tmp_path, 3))
 
 
 if __name__ == "__main__":
     kills = int(sys.argv[1])
     with tempfile.TemporaryDirectory() as home:
-        kill(make_start(Path(home) / "start"), Path(home), kills)
+        assert_same(*whole_and_killed(make_start(Path(home) / "start"), Path(home), kills))
     print(f"killed {kills} times, and the same to the last bit")
