@@ -108,11 +108,12 @@ def evaluate_towns(args, sft, tokenizer, device):
     questions = towns.sample_questions(args.prompts, run.rng(args.seed, "evaluation prompts"), towns.HELD_OUT)
     prompts = [tokenizer.prompt(q.text) for q in questions]
 
-    def answer(model, name, prompts):
+    def answer(model, name, prompts, draws="answers"):
+        """With the same draws for every model: they differ by their weights, not by luck."""
         return generate_in_batches(model, prompts, args.max_new_tokens, tokenizer,
-                                   run.generator(args.seed, f"evaluate {name}", device), progress=name)
+                                   run.generator(args.seed, f"evaluate {draws}", device), progress=name)
 
-    _, texts, finished = answer(sft, "rivals", prompts * RIVALS)
+    _, texts, finished = answer(sft, "rivals", prompts * RIVALS, "rivals")
     rival = np.array([towns.grade(q, t, f)["gold"] for q, t, f in zip(questions * RIVALS, texts, finished)]).reshape(RIVALS, -1)
     best = float((rival >= np.array([towns.best_gold(q) for q in questions]) - 1e-9).mean())
 
@@ -125,7 +126,7 @@ def evaluate_towns(args, sft, tokenizer, device):
         models[name]["proxy"] = float(score_answers(reward_model, prompts, ids, tokenizer.pad).mean())
         shown[name] = answers_to_shown(model, tokenizer, towns, args, device)
         if name == "sft":
-            ids, texts, finished = answer(sft, f"best of {BEST_OF}", [p for p in prompts for _ in range(BEST_OF)])
+            ids, texts, finished = answer(sft, f"best of {BEST_OF}", [p for p in prompts for _ in range(BEST_OF)], f"best of {BEST_OF}")
             scores = score_answers(reward_model, [p for p in prompts for _ in range(BEST_OF)], ids, tokenizer.pad)
             scores = scores.masked_fill(~torch.tensor(finished), -math.inf).view(-1, BEST_OF)
             picks = [row * BEST_OF + j for row, j in enumerate(scores.argmax(1).tolist())]
@@ -205,7 +206,7 @@ def evaluate_sums(args, sft, tokenizer, device):
         _, texts, finished = generate_in_batches(model, prompts, args.max_new_tokens, tokenizer, None, progress=name, temperature=0)
         greedy = [sums.grade(*answer)["correct"] for answer in zip(questions, texts, finished)]
         ids, texts, finished = generate_in_batches(model, many, args.max_new_tokens, tokenizer,
-                                                   run.generator(args.seed, f"evaluate {name}", device), progress=name)
+                                                   run.generator(args.seed, "evaluate answers", device), progress=name)
         scores = {}
         if "orm" in judges:
             scores["orm"] = score_answers(judges["orm"], many, ids, tokenizer.pad)

@@ -25,7 +25,8 @@ import torch.nn.functional as F
 from nanorlhf import InputError, data, look, resume, run
 from nanorlhf.functional import last_token
 from nanorlhf.labelers import prefers_first
-from nanorlhf.reference import answer_logprobs, pair_logprobs, ref_logprobs
+from nanorlhf.logprobs import answer_logprobs, in_parts, pair_logprobs
+from nanorlhf.reference import ref_logprobs
 from nanorlhf.rollout import answer_texts, generate
 
 REFERENCE_FREE = ("orpo", "simpo")
@@ -66,6 +67,7 @@ class Config:
     unfinished: float = 2.0         # online: taken off the reward model's score of an answer that does not end
     held_out: float = 0.1           # share of the prompts of --data kept to measure on
     batch_size: int = 10            # prompts an update, with all their pairs
+    micro_batch: int = 64           # answers a forward: lower it when memory runs out, the gradient stays the same
     steps: int = 0                  # updates; 0: as many as one epoch takes, online 150
     lr: float = 6e-4                # peak learning rate
     warmup: int = 10                # steps from 0 to lr
@@ -190,7 +192,7 @@ def lengths(pairs, device):
 
 
 @torch.no_grad()
-def kto_reference_point(policy, ref, pairs, pad, device):
+def kto_reference_point(policy, ref, pairs, pad, device, micro_batch=256):
     """[Pair] -> () nats: KTO's z0, the mean log policy/ref of answers behind prompts that are not theirs, not below 0.
 
     It stands in for KL(policy || ref), which would take fresh samples. Behind their own prompts it would be the mean of what it judges.
@@ -200,7 +202,7 @@ def kto_reference_point(policy, ref, pairs, pad, device):
     if not prompts:
         return torch.zeros((), device=device)
     ids, mask = data.answer_batch(prompts, answers, pad, device)                                 # (N, T)
-    return (answer_logprobs(policy, ids, mask) - answer_logprobs(ref, ids, mask)).mean().clamp(min=0)
+    return (answer_logprobs(policy, ids, mask, micro_batch) - answer_logprobs(ref, ids, mask, micro_batch)).mean().clamp(min=0)
 
 
 @torch.no_grad()
@@ -214,7 +216,7 @@ def online_pairs(cfg, policy, reward_model, world, tokenizer, prompt_rng, sampli
     out = generate(policy, prompts, cfg.max_new_tokens, tokenizer.end, generator=sampling, pad=tokenizer.pad)
     grades = [world.grade(q, text, done) for q, text, done in zip(questions, answer_texts(out, tokenizer), out.finished.tolist())]
     if cfg.online == "reward_model":
-        scores = (last_token(reward_model(out.ids), out.mask) - cfg.unfinished * ~out.finished).tolist()
+        scores = (last_token(in_parts(reward_model, cfg.micro_batch, out.ids), out.mask) - cfg.unfinished * ~out.finished).tolist()
     responses, pairs, same = out.responses(), [], 0
     for i in range(0, len(prompts), cfg.answers):
         for a, b in combinations(range(i, i + cfg.answers), 2):
@@ -262,7 +264,6 @@ def main():
     saved = resume.load(cfg, folder)
     policy, tokenizer = run.start_model(cfg, f"{cfg.run}/sft", device)
     train, held_out = load_pairs(cfg, tokenizer, policy.cfg.block_size)
-    at_once = 2 * cfg.batch_size                    # answers a forward: what training holds at least
     if cfg.loss in REFERENCE_FREE:
         ref = None
     elif cfg.ref:
@@ -273,7 +274,7 @@ def main():
     if cfg.online or not ref:
         ref_chosen = ref_rejected = torch.zeros(len(train) + len(held_out))
     else:
-        ref_chosen, ref_rejected = ref_logprobs(ref, tokenizer, train + held_out, f"{folder}/ref_logprobs.pt", at_once, device)
+        ref_chosen, ref_rejected = ref_logprobs(ref, tokenizer, train + held_out, f"{folder}/ref_logprobs.pt", cfg.micro_batch, device)
     world, reward_model = run.world_of(tokenizer) if cfg.online else None, None
     if cfg.online == "reward_model":
         reward_model, _ = run.load_checkpoint(cfg.reward or f"{cfg.run}/rm", device, kind="scalar", like=tokenizer)
@@ -309,15 +310,15 @@ def main():
             look.print_batch(tokenizer, ids, mask, *sides)
         if cfg.online:
             with torch.no_grad():
-                ref_logp = answer_logprobs(ref, ids, mask) if ref else torch.zeros(len(ids), device=device)
+                ref_logp = answer_logprobs(ref, ids, mask, cfg.micro_batch) if ref else torch.zeros(len(ids), device=device)
             ref_sides = [ref_logp[answers] for answers in sides]                                 # (B,) each
         else:
             ref_sides = [ref_chosen[rows].to(device), ref_rejected[rows].to(device)]
-        z0 = kto_reference_point(policy, ref, pairs, tokenizer.pad, device) if cfg.loss == "kto" else 0.0
+        z0 = kto_reference_point(policy, ref, pairs, tokenizer.pad, device, cfg.micro_batch) if cfg.loss == "kto" else 0.0
         kept["z0"] = float(z0)
 
         # 2. the loss
-        logp = answer_logprobs(policy, ids, mask)                                                # (N,)
+        logp = answer_logprobs(policy, ids, mask, cfg.micro_batch)                               # (N,)
         chosen, rejected = (logp[answers] for answers in sides)                                  # (B,) each: B pairs of N answers
         tokens = lengths(pairs, device)
         losses, chosen_rewards, rejected_rewards = pair_losses(cfg, chosen, rejected, *ref_sides, *tokens, z0)
@@ -335,7 +336,7 @@ def main():
             _chosen_logprob=chosen.mean().item(), _rejected_logprob=rejected.mean().item(), _z0=kept["z0"], _grad_norm=grad_norm, _lr=lr)
 
     if held_out:
-        chosen, rejected = pair_logprobs(policy, held_out, tokenizer.pad, at_once, device)
+        chosen, rejected = pair_logprobs(policy, held_out, tokenizer.pad, cfg.micro_batch, device)
         losses, chosen_rewards, rejected_rewards = pair_losses(cfg, chosen, rejected, ref_chosen[len(train):], ref_rejected[len(train):],
                                                                *lengths(held_out, "cpu"), kept["z0"])
         right = (chosen_rewards > rejected_rewards).float().mean()

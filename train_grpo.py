@@ -23,7 +23,8 @@ from typing import Literal
 import torch
 
 from nanorlhf import InputError, data, look, resume, run, sums
-from nanorlhf.functional import aggregate, entropy, kl_estimate, last_token, masked_mean, masked_sum, token_logprobs
+from nanorlhf.functional import aggregate, kl_estimate, last_token, masked_mean, masked_sum
+from nanorlhf.logprobs import in_parts, masked_logprobs
 from nanorlhf.rollout import answer_texts, check_kl, check_ratio, check_rollout, generate, generate_in_batches
 
 
@@ -44,6 +45,7 @@ class Config:
     samples: int = 4                # K answers to each
     epochs: int = 2                 # passes over each rollout batch
     minibatches: int = 2            # updates per pass
+    micro_batch: int = 64           # answers a forward: lower it when memory runs out, the gradient stays the same
     max_new_tokens: int = 64        # longest answer
     temperature: float = 1.0        # of sampling, and of every log-prob: they must speak of the same distribution
     advantage: Literal["reinforce", "rloo", "grpo", "dr_grpo"] = "grpo"     # what an answer's score is compared with
@@ -172,10 +174,8 @@ def main():
     starts_at_ref = run.same_weights(policy, ref)
     sampling, shuffling = run.generator(cfg.seed, "grpo answers", device), run.generator(cfg.seed, "grpo minibatches")
 
-    def logprobs_of(model, ids):
-        with run.autocast(device):
-            logits = model(ids)                                                                 # (B, T, V)
-        return token_logprobs(logits, ids, cfg.temperature), logits
+    def logprobs_of(model, ids, mask, **more):
+        return masked_logprobs(model, ids, mask, cfg.temperature, cfg.micro_batch, **more)     # (B, T)
 
     def show(title):
         if cfg.data:
@@ -207,12 +207,12 @@ def main():
             scores = gold
         else:
             with torch.no_grad():
-                scores = last_token(reward_model(ids), mask) - cfg.unfinished * ~out.finished   # (B,)
+                scores = last_token(in_parts(reward_model, cfg.micro_batch, ids), mask) - cfg.unfinished * ~out.finished   # (B,)
 
         # 3. credit each answer
         with torch.no_grad():
-            old_logp, logits = logprobs_of(policy, ids)
-            ref_logp, _ = logprobs_of(ref, ids)
+            old_logp, entropy = logprobs_of(policy, ids, mask, entropy=True)
+            ref_logp = logprobs_of(ref, ids, mask)
             kls = {k: masked_sum(kl_estimate(old_logp, ref_logp, k), mask) for k in ("k1", "k2", "k3")}     # (B,) nats per answer
             # before the baseline: charged to its own token only, a token would not pay for where it leads
             credited = scores - cfg.beta * kls["k1"] if cfg.kl_in == "reward" else scores
@@ -231,14 +231,13 @@ def main():
         for _ in range(cfg.epochs * (len(rows_in_use) >= cfg.minibatches)):
             order = torch.randperm(len(rows_in_use), generator=shuffling).to(device)
             for rows in rows_in_use[order].chunk(cfg.minibatches):
-                logp, _ = logprobs_of(policy, ids[rows])
+                logp = logprobs_of(policy, ids[rows], mask[rows])
                 loss, stats = policy_loss(logp, old_logp[rows], advantages[rows], mask[rows], cfg.clip_low, cfg.clip_high, cfg.ratio,
                                           cfg.objective, cfg.aggregate, cfg.max_new_tokens)
                 if step == 1 and not updates:
                     check_ratio(stats["ratio_error"], bound=1e-4 if device.type == "cpu" else 0.2)     # bf16 rounds by batch shape
                 if cfg.kl_in == "loss":
-                    inside = logp.where(mask[rows], ref_logp[rows])         # k3 of a pad can overflow; masked afterwards its gradient is NaN
-                    kl_loss = aggregate(kl_estimate(inside, ref_logp[rows], cfg.kl), mask[rows], cfg.aggregate, cfg.max_new_tokens)
+                    kl_loss = aggregate(kl_estimate(logp, ref_logp[rows], cfg.kl), mask[rows], cfg.aggregate, cfg.max_new_tokens)
                     loss = loss + cfg.beta * kl_loss
                 loss.backward()
                 stats["grad_norm"] = run.update(policy, optimizer, cfg.lr, cfg.max_grad_norm)
@@ -246,7 +245,7 @@ def main():
         mean = {name: sum(u[name] for u in updates) / len(updates) for name in updates[0]} if updates else {}      # over the whole step
 
         log(step, score=scores.mean().item(), gold=gold.mean().item(), kl=kls["k1"].mean().item(), flat=flat.float().mean().item(),
-            grad_norm=mean.pop("grad_norm", 0.0), entropy=masked_mean(entropy(logits, cfg.temperature), mask).item(),
+            grad_norm=mean.pop("grad_norm", 0.0), entropy=masked_mean(entropy, mask).item(),
             len=mask.sum(1).float().mean().item(), finished=out.finished.float().mean().item(),
             **{f"_kl_{k}": v.mean().item() for k, v in kls.items()}, **{f"_{name}": value for name, value in mean.items()})
         if step % cfg.sample_every == 0 or step == cfg.steps:

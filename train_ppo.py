@@ -14,7 +14,8 @@ from typing import Literal
 import torch
 
 from nanorlhf import InputError, data, resume, run
-from nanorlhf.functional import entropy, kl_estimate, last_token, masked_mean, masked_sum, shift_right, token_logprobs, whiten
+from nanorlhf.functional import kl_estimate, last_token, masked_mean, masked_sum, shift_right, whiten
+from nanorlhf.logprobs import in_parts, masked_logprobs
 from nanorlhf.rollout import answer_texts, check_kl, check_ratio, check_rollout, generate
 
 
@@ -31,6 +32,7 @@ class Config:
     batch_size: int = 64            # prompts, with one answer each, in a rollout batch
     epochs: int = 2                 # passes over each rollout batch
     minibatches: int = 2            # updates per pass
+    micro_batch: int = 64           # answers a forward: lower it when memory runs out, the gradient stays the same
     max_new_tokens: int = 64        # longest answer
     temperature: float = 1.0        # of sampling, and of every log-prob: they must speak of the same distribution
     beta: float = 0.1               # price of one nat of KL; at 0 the policy is free to hack the reward model
@@ -130,21 +132,18 @@ def main():
     writer, places = run.rng(cfg.seed, "ppo pages"), run.generator(cfg.seed, "ppo page places")
     pages = torch.tensor([i for _ in range(2000 if cfg.ptx else 0) for i in data.page_ids(world.page(writer), tokenizer)])
 
-    def logprobs_of(model, ids):
-        with run.autocast(device):
-            logits = model(ids)                                                                 # (B, T, V)
-        return token_logprobs(logits, ids, cfg.temperature), logits
+    def logprobs_of(model, ids, mask, **more):
+        return masked_logprobs(model, ids, mask, cfg.temperature, cfg.micro_batch, **more)     # (B, T)
 
     def values_of(ids):
         with run.autocast(device):
-            after = critic(ids)                                                                 # (B, T) read after token t
+            after = in_parts(critic, cfg.micro_batch, ids)                                      # (B, T) read after token t
         return shift_right(after)       # before token t is chosen: a critic that has seen the action is a biased baseline
 
     def page_loss(rows):
         page = data.page_batch(pages, rows, policy.cfg.block_size, places).to(device)
-        with run.autocast(device):
-            logits = policy(page)
-        return -token_logprobs(logits, page)[:, 1:].mean()      # at temperature 1, as in pretraining; token 0 has nothing before it
+        logp = masked_logprobs(policy, page, torch.ones_like(page, dtype=torch.bool), 1.0, cfg.micro_batch)     # 1, as in pretraining
+        return -logp[:, 1:].mean()      # token 0 has nothing before it
 
     print(f"ppo: {cfg.steps} steps of {cfg.batch_size} answers on {device.type}, beta {cfg.beta:g}")
     log = run.Log(folder, cfg, cfg.steps, cfg.log_every, saved)
@@ -161,14 +160,14 @@ def main():
 
         # 2. grade them
         with torch.no_grad():
-            scores = last_token(reward_model(ids), mask) - cfg.unfinished * ~out.finished       # (B,)
+            scores = last_token(in_parts(reward_model, cfg.micro_batch, ids), mask) - cfg.unfinished * ~out.finished       # (B,)
         golds = [world.grade(q, text, done)["gold"]                                             # to watch, never to learn from
                  for q, text, done in zip(questions, answer_texts(out, tokenizer), out.finished.tolist())]
 
         # 3. credit each token
         with torch.no_grad():
-            old_logp, logits = logprobs_of(policy, ids)
-            ref_logp, _ = logprobs_of(ref, ids)
+            old_logp, entropy = logprobs_of(policy, ids, mask, entropy=True)
+            ref_logp = logprobs_of(ref, ids, mask)
             old_values = values_of(ids)
             rewards = token_rewards(scores, old_logp, ref_logp, mask, kept["beta"])
             advantages, returns = gae(rewards, old_values, mask, cfg.gamma, cfg.lam)
@@ -183,7 +182,7 @@ def main():
         updates = []
         for _ in range(cfg.epochs):
             for rows in torch.randperm(cfg.batch_size, generator=shuffling).to(device).chunk(cfg.minibatches):
-                logp, _ = logprobs_of(policy, ids[rows])
+                logp = logprobs_of(policy, ids[rows], mask[rows])
                 loss, stats = policy_loss(logp, old_logp[rows], advantages[rows], mask[rows], cfg.clip)
                 if step == 1 and not updates:
                     check_ratio(stats["ratio_error"], bound=1e-4 if device.type == "cpu" else 0.2)     # bf16 rounds by batch shape
@@ -201,7 +200,7 @@ def main():
         mean = {name: sum(u[name] for u in updates) / len(updates) for name in updates[0]}      # over the whole step
 
         log(step, score=scores.mean().item(), gold=sum(golds) / len(golds), kl=kl, beta=kept["beta"],
-            clip_fraction=mean.pop("clip_fraction"), entropy=masked_mean(entropy(logits, cfg.temperature), mask).item(),
+            clip_fraction=mean.pop("clip_fraction"), entropy=masked_mean(entropy, mask).item(),
             explained_variance=explained_variance(old_values, returns, mask), len=mask.sum(1).float().mean().item(),
             finished=out.finished.float().mean().item(), **{f"_{name}": value for name, value in mean.items()})
         if cfg.target_kl:

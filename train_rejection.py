@@ -16,7 +16,8 @@ from typing import Literal
 import torch
 
 from nanorlhf import InputError, data, resume, run, towns
-from nanorlhf.functional import masked_mean, token_logprobs
+from nanorlhf.functional import masked_mean
+from nanorlhf.logprobs import masked_logprobs
 from nanorlhf.rollout import generate_in_batches, score_answers
 
 
@@ -113,9 +114,7 @@ def finetune(cfg, folder, saved, init, examples, device):
     batches = data.epochs(examples, cfg.batch_size, run.generator(cfg.seed, "data order"), lambda e: len(e[0]))
     for step in resume.steps(log, model, tokenizer, {"optimizer": optimizer}, batches):
         ids, mask = data.conversation_batch(next(batches), tokenizer.pad, device)                # (B, T)
-        with run.autocast(device):
-            logits = model(ids)
-        loss = -masked_mean(token_logprobs(logits, ids), mask)
+        loss = -masked_mean(masked_logprobs(model, ids, mask), mask)
         loss.backward()
         lr = run.linear(step - 1, steps, cfg.lr, cfg.warmup)
         grad_norm = run.update(model, optimizer, lr, max_grad_norm=1.0)

@@ -28,6 +28,7 @@ import torch.nn.functional as F
 from nanorlhf import InputError, data, labelers, look, resume, run
 from nanorlhf.functional import last_token, masked_mean
 from nanorlhf.gpt import ScalarModel
+from nanorlhf.logprobs import in_parts
 from nanorlhf.rollout import generate_in_batches, score_answers
 
 
@@ -59,6 +60,7 @@ class Config:
     max_new_tokens: int = 64        # longest sampled answer
     held_out: float = 0.1           # share of the prompts of --data kept to measure accuracy on
     batch_size: int = 5             # prompts an update, with all their pairs: many small steps learn more from one epoch than few large ones
+    micro_batch: int = 64           # answers a forward: lower it when memory runs out, the gradient stays the same
     steps: int = 0                  # updates; 0: as many as one epoch takes
     lr: float = 6e-4                # peak learning rate
     warmup: int = 10                # steps from 0 to lr
@@ -192,7 +194,7 @@ def pairs_loss(reward_model, groups, cfg, pad, device):
     pairs, sizes = [p for group in groups for p in group], [len(group) for group in groups]
     ids, mask, *sides = data.pair_batch(pairs, pad, device)                                      # (N, T)
     with run.autocast(device):
-        after = reward_model(ids)                                                                # (N, T)
+        after = in_parts(reward_model, cfg.micro_batch, ids)                                     # (N, T)
     scores = last_token(after, mask)                                                             # (N,)
     chosen, rejected = (scores[rows] for rows in sides)                                          # (B,) each: B pairs of N answers
     if cfg.loss == "plackett_luce":
@@ -233,16 +235,16 @@ def single_loss(reward_model, answers, pad, device):
 
 # ---- report ----
 
-def score_pairs(reward_model, pairs, pad):
+def score_pairs(reward_model, pairs, pad, batch_size=256):
     """[Pair] -> (chosen (B,), rejected (B,)): scores on the CPU."""
     prompts, answers, chosen, rejected = data.distinct_answers(pairs)
-    scores = score_answers(reward_model, prompts, answers, pad)
+    scores = score_answers(reward_model, prompts, answers, pad, batch_size)
     return scores[chosen], scores[rejected]
 
 
-def accuracy_report(reward_model, pairs, pad):
+def accuracy_report(reward_model, pairs, pad, batch_size=256):
     """{name: number} on held-out pairs: accuracy, and what to hold it against. A tie of scores is a miss."""
-    chosen, rejected = score_pairs(reward_model, pairs, pad)
+    chosen, rejected = score_pairs(reward_model, pairs, pad, batch_size)
     margins = (chosen - rejected).tolist()
     longer = [(len(p.chosen) > len(p.rejected)) + 0.5 * (len(p.chosen) == len(p.rejected)) for p in pairs]
     report = {"pairs": len(pairs), "accuracy": mean([m > 0 for m in margins]), "longer_wins": mean(longer)}
@@ -331,10 +333,10 @@ def main():
         log(step, loss=loss.item(), **stats, _grad_norm=grad_norm, _lr=lr)
 
     # a process reward model says nothing at the end token, where the score of a whole answer would be read
-    report = {} if cfg.loss == "process" else accuracy_report(reward_model, held_out, tokenizer.pad)
+    report = {} if cfg.loss == "process" else accuracy_report(reward_model, held_out, tokenizer.pad, cfg.micro_batch)
     if cfg.loss not in SINGLE:
         # Bradley-Terry fixes only differences. Centred on what SFT writes, 0 means "as usual", and a penalty has a scale to be read on.
-        some = torch.cat(score_pairs(reward_model, random.Random(0).sample(train, min(1000, len(train))), tokenizer.pad))
+        some = torch.cat(score_pairs(reward_model, random.Random(0).sample(train, min(1000, len(train))), tokenizer.pad, cfg.micro_batch))
         with torch.no_grad():
             reward_model.head.bias -= some.mean()
         report["score_std"] = some.std().item()

@@ -16,6 +16,7 @@ import torch
 
 from nanorlhf import InputError, data, look, resume, run
 from nanorlhf.functional import masked_mean, token_logprobs
+from nanorlhf.logprobs import masked_logprobs
 from nanorlhf.rollout import generate_in_batches
 
 
@@ -48,22 +49,25 @@ class Config:
 
 
 def sft_loss(logits, ids, mask):
-    """Mean NLL of the masked tokens, in nats. logits (B, T, V), ids and mask (B, T); ValueError when nothing is masked in."""
+    """Mean NLL of the masked tokens, in nats. logits (B, T, V), ids and mask (B, T); ValueError when nothing is masked in.
+
+    This is what `accumulate` minimises, which never has all logits at once.
+    """
     if not mask.any():
         raise ValueError("this batch has no token to learn from: its mask is empty")
     return -masked_mean(token_logprobs(logits, ids), mask)
 
 
-def accumulate(model, ids, mask, micro_batch, autocast):
-    """backward() of the whole batch's loss, a few rows at a time; returns the loss.
+def accumulate(model, ids, mask, micro_batch):
+    """backward() of sft_loss of the whole batch, a few rows at a time; returns the loss.
 
-    Each part counts by its tokens: a mean of the parts' means would give the tokens of short rows more weight.
+    Sums over tokens divided by the tokens of the whole batch: a mean of the parts' means would give the tokens of short rows more weight.
     """
+    if not mask.any():
+        raise ValueError("this batch has no token to learn from: its mask is empty")
     total, loss = mask.sum(), 0.0
     for i, m in zip(ids.split(micro_batch), mask.split(micro_batch)):
-        with autocast:
-            logits = model(i)
-        part = sft_loss(logits, i, m) * (m.sum() / total)
+        part = -masked_logprobs(model, i, m).sum() / total
         part.backward()
         loss += part.item()
     return loss
@@ -75,9 +79,7 @@ def held_out_loss(model, examples, pad, batch_size, device):
     total, tokens = 0.0, 0
     for i in range(0, len(examples), batch_size):
         ids, mask = data.conversation_batch(examples[i:i + batch_size], pad, device)
-        with run.autocast(device):
-            logits = model(ids)
-        total += sft_loss(logits, ids, mask).item() * mask.sum().item()
+        total -= masked_logprobs(model, ids, mask).sum().item()
         tokens += mask.sum().item()
     return total / tokens
 
@@ -119,7 +121,7 @@ def main():
     def report(title):
         loss = held_out_loss(model, held_out, tokenizer.pad, cfg.micro_batch, device)
         _, _, finished = generate_in_batches(model, prompts[:128], cfg.max_new_tokens, tokenizer,
-                                             run.generator(cfg.seed, "finished", device))
+                                             run.generator(cfg.seed, "finished", device), cfg.micro_batch)
         print(f"{title}: held-out loss {loss:.3f} nats a token, {sum(finished) / len(finished):.0%} of {len(finished)} answers finish "
               f"within {cfg.max_new_tokens} tokens")
 
@@ -134,7 +136,7 @@ def main():
         ids, mask = data.conversation_batch(next(batches), tokenizer.pad, device)                # (B, T)
         if cfg.show_batch and step == 1:
             look.print_batch(tokenizer, ids, mask)
-        loss = accumulate(model, ids, mask, cfg.micro_batch, run.autocast(device))
+        loss = accumulate(model, ids, mask, cfg.micro_batch)
         lr = run.linear(step - 1, steps, cfg.lr, cfg.warmup)
         grad_norm = run.update(model, optimizer, lr, max_grad_norm=1.0)
         log(step, loss=loss, tokens=int(mask.sum()), _grad_norm=grad_norm, _lr=lr)

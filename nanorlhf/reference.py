@@ -1,4 +1,4 @@
-"""Log-probs of whole answers; those of a frozen reference are computed once and kept.
+"""Log-probs of a frozen reference, computed once and kept.
 
 A reference says the same of the same pairs in every epoch and in every run that varies something else: half of DPO's forwards.
 """
@@ -7,23 +7,8 @@ import os
 
 import torch
 
-from nanorlhf import data, run
-from nanorlhf.functional import masked_sum, token_logprobs
-
-
-def answer_logprobs(model, ids, mask):
-    """ids, mask (N, T) -> (N,) nats: each answer's log-probs, summed over its tokens, end token included."""
-    with run.autocast(ids.device):
-        logits = model(ids)
-    return masked_sum(token_logprobs(logits, ids), mask)
-
-
-@torch.no_grad()
-def pair_logprobs(model, pairs, pad, batch_size, device):
-    """[Pair] -> (chosen (B,), rejected (B,)) on the CPU: the log-probs of all their answers, batch_size answers at a time."""
-    prompts, answers, chosen, rejected = data.distinct_answers(pairs)
-    logp = data.map_answers(lambda ids, mask: answer_logprobs(model, ids, mask), prompts, answers, pad, device, batch_size)
-    return logp[chosen], logp[rejected]
+from nanorlhf import run
+from nanorlhf.logprobs import pair_logprobs
 
 
 def cache_key(model, tokenizer, pairs):

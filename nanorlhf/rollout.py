@@ -71,26 +71,27 @@ def generate(model, prompts, max_new_tokens, eos, temperature=1.0, top_k=0, top_
 
     sampled = torch.full((B, max_new_tokens), eos, device=device)        # (B, N)
     logps = torch.zeros(B, max_new_tokens, device=device)
-    lengths = torch.full((B,), max_new_tokens, device=device)
-    finished = torch.zeros(B, dtype=torch.bool, device=device)
-    rows = torch.arange(B, device=device)                                # rows still in the batch
+    lengths = torch.zeros(B, dtype=torch.int64, device=device)
+    rows = torch.arange(B, device=device)                                # rows still in the batch, and which of them are at their end
+    done = torch.zeros(B, dtype=torch.bool, device=device)
     cache = KVCache(model.cfg, pads, width + max_new_tokens, _cache_dtype(device))
     hidden = model.hidden(left, cache)[:, -1]                            # (B, C)
     for n in range(max_new_tokens):
         ids, logp = pick(model.logits(hidden), temperature, top_k, top_p, generator)
-        sampled[rows, n], logps[rows, n] = ids, logp                     # what a finished row adds is masked out below
+        sampled[rows, n], logps[rows, n] = ids, logp                     # what a row adds past its end is masked out below
+        lengths[rows] += ~done                                           # its end token counts, nothing behind it
         if on_token:
-            on_token(rows[~finished[rows]].tolist(), ids[~finished[rows]].tolist())
-        ended = rows[ids == eos]
-        lengths[ended] = lengths[ended].clamp(max=n + 1)                 # its first end token counts
-        finished[ended] = True
-        alive = (~finished[rows]).nonzero().squeeze(1)
-        if not len(alive) or n + 1 == max_new_tokens:
+            on_token(rows[~done].tolist(), ids[~done].tolist())
+        done |= ids == eos
+        alive = len(rows) - int(done.sum())     # all that the CPU asks a GPU for each token: to ask is to wait
+        if not alive or n + 1 == max_new_tokens:
             break
-        if len(alive) <= 0.75 * len(rows):      # finished rows leave the batch; one by one would cost more in copies than it saves
-            rows, ids = rows[alive], ids[alive]
-            cache.keep(alive)
+        if alive <= 0.75 * len(rows):           # finished rows leave the batch; one by one would cost more in copies than it saves
+            kept = (~done).nonzero().squeeze(1)
+            rows, ids, done = rows[kept], ids[kept], done[kept]
+            cache.keep(kept)
         hidden = model.hidden(ids[:, None], cache)[:, -1]
+    finished = sampled.gather(1, lengths[:, None] - 1).squeeze(1) == eos
     return _right_pad(prompts, sampled, logps, lengths, finished, pad)
 
 

@@ -85,7 +85,7 @@ def autocast(device):
 
 def adamw(model, lr, weight_decay=0.0):
     return torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.95), weight_decay=weight_decay,
-                             fused=next(model.parameters()).is_cuda)
+                             fused=True)
 
 
 def update(model, optimizer, lr, max_grad_norm):

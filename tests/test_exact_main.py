@@ -7,7 +7,7 @@ import torch
 import train_grpo
 import train_ppo
 from exact import END, PROMPTS, V, Table, answers, kl, logprobs, play
-from nanorlhf.functional import shift_right, whiten
+from nanorlhf.functional import shift_right, token_logprobs, whiten
 
 
 def spy(monkeypatch, module, name):
@@ -49,7 +49,7 @@ def test_main_of_ppo_credits_what_was_earned(monkeypatch, tmp_path):
     torch.testing.assert_close(scores, graded(reward_model, out, 0.7))
     assert beta == 0.9 and torch.equal(mask, out.mask) and torch.equal(given, r) and torch.equal(start, reward_model.weight)
     torch.testing.assert_close(old_logp[mask], out.logp[mask], rtol=0, atol=1e-5)
-    torch.testing.assert_close(ref_logp, train_ppo.token_logprobs(ref(out.ids), out.ids))
+    torch.testing.assert_close(ref_logp, torch.where(out.mask, token_logprobs(ref(out.ids), out.ids), 0.0))
     torch.testing.assert_close(values, shift_right(reward_model(out.ids)))             # the critic starts as the reward model
     torch.testing.assert_close(returns, torch.where(mask, advantages + values, 0.0))
     (_, old, white, _, _), _ = losses[0]
@@ -71,7 +71,7 @@ def test_main_of_grpo_credits_what_was_earned(kl_in, monkeypatch, tmp_path):
     for (_, out), ((credited, kind, given), advantages), ((_, old_logp, used, mask, *_), _) in zip(rollouts, groups, losses):
         expected = graded(reward_model, out, 0.7)
         if kl_in == "reward":
-            expected = expected - 0.9 * (out.logp - torch.where(out.mask, train_grpo.token_logprobs(ref(out.ids), out.ids), 0.0)).sum(1)
+            expected = expected - 0.9 * (out.logp - torch.where(out.mask, token_logprobs(ref(out.ids), out.ids), 0.0)).sum(1)
         torch.testing.assert_close(credited.flatten(), expected, rtol=0, atol=1e-5)
         assert (out.ids[:, 0].view(8, 5) == out.ids[::5, :1]).all() and len(set(out.ids[:, 0].tolist())) == 2
         assert given == pytest.approx(baseline, abs=1e-6)

@@ -1,4 +1,3 @@
-import contextlib
 import math
 import random
 
@@ -61,9 +60,10 @@ def test_accumulated_gradient_is_that_of_the_whole_batch(rows):
     grads, losses = [], []
     for micro_batch in (rows, 8):
         model = tiny()
-        losses.append(accumulate(model, ids, mask, micro_batch, contextlib.nullcontext()))
+        losses.append(accumulate(model, ids, mask, micro_batch))
         grads.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
     assert grads[0].abs().max() > 1e-2
+    assert losses[0] == pytest.approx(sft_loss(tiny()(ids), ids, mask).item(), abs=1e-5)
     assert losses[1] == pytest.approx(losses[0], abs=1e-5)
     torch.testing.assert_close(grads[1] / grads[0].norm(), grads[0] / grads[0].norm(), rtol=0, atol=1e-6)
 
