@@ -20,13 +20,14 @@ import time
 import torch
 
 from nanorlhf import run
-from nanorlhf.functional import last_token, masked_sum, shift_right, token_logprobs, whiten
+from nanorlhf.functional import last_token, shift_right, token_logprobs, whiten
 from nanorlhf.gpt import GPT, GPTConfig, ScalarModel
+from nanorlhf.logprobs import answer_logprobs, masked_logprobs
 from nanorlhf.rollout import generate
 from train_dpo import dpo_loss
 from train_ppo import gae, policy_loss, token_rewards, value_loss
 from train_rm import preference_loss
-from train_sft import sft_loss
+from train_sft import accumulate
 
 # (vocabulary, block, layers, heads, width), rows of a training batch, tokens of a prompt and of an answer, answers of a rollout batch
 SIZES = {"towns": (GPTConfig(831, 96, 4, 4, 112), 32, 12, 20, 64), "gpt2": (GPTConfig(50304, 1024, 12, 12, 768), 4, 128, 128, 4)}
@@ -48,11 +49,6 @@ class Bench:
         ids = torch.randint(1, self.policy.cfg.vocab_size, (rows or self.rows, self.prompt + self.answer), generator=self.draw, device=self.device)
         return ids, (torch.arange(ids.shape[1], device=self.device) >= self.prompt).expand(ids.shape)
 
-    def logp(self, model, ids):
-        with run.autocast(self.device):
-            logits = model(ids)
-        return token_logprobs(logits, ids)
-
     def step(self, loss, model=None, optimizer=None):
         loss.backward()
         run.update(model or self.policy, optimizer or self.optimizer, 1e-5, 1.0)
@@ -62,7 +58,9 @@ def pretraining(b):
     ids, _ = b.batch()
     yield
     while True:
-        b.step(-b.logp(b.policy, ids)[:, 1:].mean())
+        with run.autocast(b.device):
+            logits = b.policy(ids)
+        b.step(-token_logprobs(logits, ids)[:, 1:].mean())
         yield ids.numel(), 3 * ids.numel()
 
 
@@ -70,9 +68,8 @@ def sft(b):
     ids, mask = b.batch()
     yield
     while True:
-        with run.autocast(b.device):
-            logits = b.policy(ids)
-        b.step(sft_loss(logits, ids, mask))
+        accumulate(b.policy, ids, mask, len(ids))
+        run.update(b.policy, b.optimizer, 1e-5, 1.0)
         yield ids.numel(), 3 * ids.numel()
 
 
@@ -93,10 +90,10 @@ def dpo(b):
     """The reference's log-probs are there already, as train_dpo.py keeps them."""
     ids, mask = b.batch()
     with torch.no_grad():
-        ref = masked_sum(b.logp(b.ref, ids), mask)
+        ref = answer_logprobs(b.ref, ids, mask)
     yield
     while True:
-        logp = masked_sum(b.logp(b.policy, ids), mask)
+        logp = answer_logprobs(b.policy, ids, mask)
         b.step(dpo_loss(logp[::2], logp[1::2], ref[::2], ref[1::2], 0.1)[0].mean())
         yield ids.numel(), 3 * ids.numel()
 
@@ -120,13 +117,13 @@ def ppo(b):
         ids, mask = out.ids, out.mask
         with torch.no_grad():
             scores = last_token(reward_model(ids), mask)
-            old_logp, ref_logp, old_values = b.logp(b.policy, ids), b.logp(b.ref, ids), shift_right(critic(ids))
+            old_logp, ref_logp, old_values = masked_logprobs(b.policy, ids, mask), masked_logprobs(b.ref, ids, mask), shift_right(critic(ids))
             rewards = token_rewards(scores, old_logp, ref_logp, mask, 0.1)
             advantages, returns = gae(rewards, old_values, mask, 1.0, 0.95)
             advantages = whiten(advantages, mask)
         for _ in range(2):
             for rows in torch.randperm(len(ids), device=b.device).chunk(2):
-                b.step(policy_loss(b.logp(b.policy, ids[rows]), old_logp[rows], advantages[rows], mask[rows])[0])
+                b.step(policy_loss(masked_logprobs(b.policy, ids[rows], mask[rows]), old_logp[rows], advantages[rows], mask[rows])[0])
                 with run.autocast(b.device):
                     values = shift_right(critic(ids[rows]))
                 b.step(value_loss(values, old_values[rows], returns[rows], mask[rows])[0], critic, critic_optimizer)
