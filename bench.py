@@ -5,17 +5,19 @@
 
 tokens/s   real tokens (prompts and answers, once each, however often they are passed) a second: the median over the repeats
 share      of the floating-point rate of a large float32 (on a GPU bf16) matrix product, measured in the same run: 2 operations a weight and
-           token forward, 4 backward, the embedding counted once as head; attention's own products and everything else count as overhead
+           token forward, 4 backward, the head's only where it is needed, on answers; attention's own products and everything else are overhead
 peak       memory of the process beyond what it took to import torch; on a GPU what torch had allocated
-Each row has a process of its own, or the peak would be that of the largest so far.
+Each row has a process of its own, or the peak would be that of the largest so far; so has the product beside it.
 """
 import argparse
+import importlib
 import json
 import multiprocessing
 import resource
 import statistics
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 
 import torch
 
@@ -35,13 +37,16 @@ END = 0
 
 
 class Bench:
-    """What the rows share: a model, an optimizer, a batch of rows as long as each other."""
+    """What the rows share: a model, an optimizer, a batch of rows as long as each other.
+
+    A row is a generator: it makes ready, then takes a step whenever asked, and yields (tokens, tokens through the body, tokens through the head).
+    """
 
     def __init__(self, size, device):
         cfg, self.rows, self.prompt, self.answer, self.rollouts = SIZES[size]
         self.device, self.draw = device, run.generator(0, "bench", device)
         self.policy, self.ref = (GPT(cfg, run.generator(0, "weights")).to(device).eval() for _ in range(2))
-        self.weights = sum(p.numel() for p in self.policy.parameters()) - self.policy.wpe.weight.numel()
+        self.body = sum(p.numel() for p in self.policy.blocks.parameters())
         self.optimizer = run.adamw(self.policy, 1e-5)
 
     def batch(self, rows=None):
@@ -61,7 +66,7 @@ def pretraining(b):
         with run.autocast(b.device):
             logits = b.policy(ids)
         b.step(-token_logprobs(logits, ids)[:, 1:].mean())
-        yield ids.numel(), 3 * ids.numel()
+        yield ids.numel(), 3 * ids.numel(), 3 * ids.numel()
 
 
 def sft(b):
@@ -70,7 +75,7 @@ def sft(b):
     while True:
         accumulate(b.policy, ids, mask, len(ids))
         run.update(b.policy, b.optimizer, 1e-5, 1.0)
-        yield ids.numel(), 3 * ids.numel()
+        yield ids.numel(), 3 * ids.numel(), 3 * int(mask.sum())
 
 
 def rm(b):
@@ -83,7 +88,7 @@ def rm(b):
         with run.autocast(b.device):
             scores = last_token(reward_model(ids), mask)
         b.step(preference_loss(scores[::2], scores[1::2]), reward_model, optimizer)
-        yield ids.numel(), 3 * ids.numel()
+        yield ids.numel(), 3 * ids.numel(), 0
 
 
 def dpo(b):
@@ -95,7 +100,7 @@ def dpo(b):
     while True:
         logp = answer_logprobs(b.policy, ids, mask)
         b.step(dpo_loss(logp[::2], logp[1::2], ref[::2], ref[1::2], 0.1)[0].mean())
-        yield ids.numel(), 3 * ids.numel()
+        yield ids.numel(), 3 * ids.numel(), 3 * int(mask.sum())
 
 
 def generation(b):
@@ -103,7 +108,7 @@ def generation(b):
     yield
     while True:
         out = generate(b.policy, prompts, b.answer, eos=END, generator=b.draw)
-        yield int(out.mask.sum()), b.rollouts * b.prompt + int(out.mask.sum())
+        yield int(out.mask.sum()), b.rollouts * b.prompt + int(out.mask.sum()), int(out.mask.sum())
 
 
 def ppo(b):
@@ -128,7 +133,7 @@ def ppo(b):
                     values = shift_right(critic(ids[rows]))
                 b.step(value_loss(values, old_values[rows], returns[rows], mask[rows])[0], critic, critic_optimizer)
         tokens = b.rollouts * b.prompt + int(mask.sum())
-        yield tokens, tokens * (1 + 4 + 2 * 2 * 3)
+        yield tokens, tokens * (1 + 4 + 2 * 2 * 3), int(mask.sum()) * (1 + 2 + 2 * 3)
 
 
 KINDS = {f.__name__: f for f in (pretraining, sft, rm, dpo, generation, ppo)}
@@ -155,10 +160,17 @@ def memory(device):
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
 
 
-def measure(size, kind, device, repeats):
+def alone(function, *args):
+    """What it returns in a process of its own."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *args).result()
+
+
+def measure(size, kind, device, repeats, rate):
     """One row of the table, a dict."""
     device = torch.device(device)
-    rate, before = matmul_rate(device, repeats), memory(device)
+    importlib.import_module("torch._dynamo")        # which the first optimizer would import: not the step's memory
+    before = memory(device)
     b = Bench(size, device)
     steps = KINDS[kind](b)
     next(steps)
@@ -167,9 +179,9 @@ def measure(size, kind, device, repeats):
     for _ in range(repeats):
         times.append(seconds(lambda: done.append(next(steps)), device))
     median = statistics.median(times)
-    tokens, passes = (statistics.median(column) for column in zip(*done))
+    tokens, passes, of_head = (statistics.median(column) for column in zip(*done))
     return {"size": size, "kind": kind, "seconds": median, "tokens_per_second": tokens / median,
-            "matmul_share": 2 * b.weights * passes / median / rate, "matmul_gflops": rate / 1e9, "peak_mb": memory(device) - before}
+            "matmul_share": 2 * (b.body * passes + b.policy.wte.weight.numel() * of_head) / median / rate, "matmul_gflops": rate / 1e9, "peak_mb": memory(device) - before}
 
 
 def main():
@@ -186,8 +198,7 @@ def main():
     rows = []
     for size in args.sizes:
         for kind in args.kinds:
-            with multiprocessing.get_context("spawn").Pool(1) as pool:
-                row = pool.apply(measure, (size, kind, device.type, args.repeats))
+            row = alone(measure, size, kind, device.type, args.repeats, alone(matmul_rate, device, args.repeats))
             rows.append(row)
             print(f"{size:8}{kind:13}{row['seconds']:10.3f}{row['tokens_per_second']:11,.0f}{row['matmul_share']:8.1%}{row['peak_mb']:9,.0f}",
                   flush=True)

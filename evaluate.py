@@ -3,12 +3,15 @@
     python evaluate.py out/towns                            half a minute on two laptop cores; writes out/towns/results.json
     python evaluate.py out/towns --models ppo grpo_rloo     folders of your choice
     python evaluate.py out/sums                             the world comes with the checkpoint
+    python evaluate.py out/hh --data hh_test.jsonl.gz       preference pairs of your own, held out by you
 
 gold          mean gold reward, the only judge that counts     win_rate_vs_sft   against other draws from sft, ties count half
 kl_to_sft     KL(model || sft), nats per answer                proxy             mean reward-model score
 right_facts_open   right facts per answer to an open question  the rest          shares of answers, and mean length in tokens
 of sums: greedy is the accuracy of the likeliest answer, accuracy that at temperature 1; pass@8: is one of eight right? majority@8: is
 their most frequent answer? best of 8, orm and prm: is the one that an outcome or a process reward model scores highest?
+of --data, where nobody knows gold: proxy, wins by it, KL from the sampled tokens, and pairs, the share of pairs whose chosen answer has gained
+more probability since sft than the rejected one. Who was trained on the proxy is flattered by it; the pairs are people's word.
 Intervals are bootstrapped over distinct (town, question) pairs: 512 prompts repeat some 115 of them, and repeats are not new evidence.
 """
 import argparse
@@ -19,8 +22,9 @@ import os
 import numpy as np
 import torch
 
-from nanorlhf import InputError, data, run, sums, towns
+from nanorlhf import InputError, data, look, run, sums, towns
 from nanorlhf.data import map_answers
+from nanorlhf.logprobs import answer_logprobs, pair_logprobs
 from nanorlhf.rollout import generate_in_batches, score_answers
 from nanorlhf.stats import bootstrap, majority_vote, pass_at_k
 
@@ -71,6 +75,10 @@ SUMS_COLUMNS = [
     ("greedy", "greedy", "greedy_ci95", "{:.2f}"), ("accuracy", "accuracy", "accuracy_ci95", "{:.2f}"),
     (f"pass@{K}", f"pass@{K}", f"pass@{K}_ci95", "{:.2f}"), (f"majority@{K}", f"majority@{K}", f"majority@{K}_ci95", "{:.2f}"),
     ("format", "format", None, "{:.1%}"), ("tokens", "tokens", None, "{:.0f}"), ("finished", "finished", None, "{:.1%}")]
+DATA_COLUMNS = [
+    ("proxy", "proxy", "proxy_ci95", "{:.2f}"), ("wins vs sft", "win_rate_vs_sft", "win_rate_ci95", "{:.2f}"),
+    ("KL to sft", "kl_to_sft", None, "{:.1f}"), ("tokens", "tokens", None, "{:.0f}"), ("finished", "finished", None, "{:.1%}"),
+    ("pairs", "pairs", "pairs_ci95", "{:.2f}")]
 RERANKERS = ("orm", "prm")      # reward models of the outcome and of each step
 
 
@@ -80,7 +88,7 @@ def show_table(models, columns):
         cells = []
         for _, key, ci, form in columns:
             cell = "-" if row[key] is None else form.format(row[key])
-            cells.append(cell + (f" ±{row[ci]:.2f}" if ci else ""))
+            cells.append(cell + (f" ±{row[ci]:.2f}" if ci and row[key] is not None else ""))
         print(f"{name:19}" + "".join(f"{cell:>15}" for cell in cells))
 
 
@@ -225,23 +233,75 @@ def evaluate_sums(args, sft, tokenizer, device):
     return {"prompts": args.prompts, "seed": args.seed, "digits": args.digits, "samples": SAMPLES, "models": models}
 
 
+# ---- pairs from a file: nobody knows the true reward ----
+
+def evaluate_data(args, sft, tokenizer, device):
+    reward_model, _ = run.load_checkpoint(f"{args.run}/rm", device, kind="scalar", like=tokenizer)
+    pairs, report = data.load_pairs(args.data, tokenizer, sft.cfg.block_size)
+    print(look.summary(f"{args.data}: {len(pairs)} pairs", data.answer_rows(*data.distinct_answers(pairs)[:2]), report))
+    room, distinct = sft.cfg.block_size - args.max_new_tokens, sorted({tuple(p.prompt) for p in pairs})
+    if room < 1:
+        raise InputError(f"--max_new_tokens {args.max_new_tokens} leaves no room for a prompt in a block of {sft.cfg.block_size}")
+    prompts = [list(p)[-room:] for p in run.rng(args.seed, "evaluation prompts").sample(distinct, min(args.prompts, len(distinct)))]
+    rng, asked = np.random.default_rng(0), [str(p.prompt) for p in pairs]
+    every_prompt, answers, *sides = data.distinct_answers(pairs)
+    scores = score_answers(reward_model, every_prompt, answers, tokenizer.pad, args.batch_size)
+    right = float(torch.gt(*(scores[rows] for rows in sides)).float().mean())
+
+    def answer(model, name, draws):
+        ids, texts, finished = generate_in_batches(model, prompts, args.max_new_tokens, tokenizer, run.generator(args.seed, f"evaluate {draws}", device),
+                                                   args.batch_size, progress=name)
+        return ids, texts, finished, score_answers(reward_model, prompts, ids, tokenizer.pad, args.batch_size).numpy()
+
+    def ratio(model, ids, mask):
+        return answer_logprobs(model, ids, mask, args.batch_size) - answer_logprobs(sft, ids, mask, args.batch_size)
+
+    sft_margin = torch.sub(*pair_logprobs(sft, pairs, tokenizer.pad, args.batch_size, device))
+    *_, rival = answer(sft, "rivals", "rivals")
+    models, shown = {}, {}
+    for name in names_of(args):
+        model, _ = run.load_checkpoint(f"{args.run}/{name}", device, like=tokenizer)
+        ids, shown[name], finished, proxy = answer(model, name, "answers")
+        wins = (proxy > rival) + (proxy == rival) / 2
+        models[name] = {"proxy": float(proxy.mean()), "proxy_ci95": bootstrap(proxy, prompts, rng),
+                        "win_rate_vs_sft": float(wins.mean()), "win_rate_ci95": bootstrap(wins, prompts, rng),
+                        "tokens": float(np.mean([len(i) for i in ids])), "finished": float(np.mean(finished)), "pairs": None}
+        with torch.no_grad():
+            kl = map_answers(lambda ids, mask: ratio(model, ids, mask), prompts, ids, tokenizer.pad, device, args.batch_size)
+        models[name]["kl_to_sft"] = float(kl.mean())
+        if not run.same_weights(model, sft):
+            gained = (torch.sub(*pair_logprobs(model, pairs, tokenizer.pad, args.batch_size, device)) > sft_margin).float().numpy()
+            models[name] |= {"pairs": float(gained.mean()), "pairs_ci95": bootstrap(gained, asked, rng)}
+
+    for i, prompt in enumerate(prompts[:3]):
+        print(f"\n{run.shortened(tokenizer.decode(prompt))}")
+        for name, texts in shown.items():
+            print(f"  {name:18} {texts[i]}")
+    print(f"\n{len(prompts)} prompts of {args.data}, {len(pairs)} pairs; ± is half a 95% interval")
+    show_table(models, DATA_COLUMNS)
+    print(f"The reward model, whose word proxy and wins are, prefers the chosen answer in {right:.1%} of the pairs.")
+    return {"data": args.data, "prompts": len(prompts), "pairs": len(pairs), "reward_model_pairs": right, "seed": args.seed, "models": models}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     parser.add_argument("run", help="the run's folder, such as out/towns")
     parser.add_argument("--models", nargs="+", metavar="NAME", help="folders of the run to evaluate (default: all known ones that are there)")
+    parser.add_argument("--data", help="JSONL (.gz) of preference pairs that no stage was trained on (default: the checkpoint's world)")
     parser.add_argument("--prompts", type=int, default=512, help="held-out prompts (default: 512)")
     parser.add_argument("--digits", type=int, default=3, help="of the longest numbers, for a run on sums (default: 3)")
     parser.add_argument("--max_new_tokens", type=int, default=64, help="longest answer (default: 64)")
+    parser.add_argument("--batch_size", type=int, default=256, help="with --data, answers at a time: lower it when memory runs out (default: 256)")
     parser.add_argument("--seed", type=int, default=0, help="of prompts and answers (default: 0)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto takes a CUDA GPU where there is one")
     args = parser.parse_args()
     if args.prompts < 32:
         raise InputError(f"--prompts {args.prompts}: an average over fewer than 32 says nothing")
-    if args.digits < 1:
-        raise InputError(f"--digits {args.digits}: a number has at least one")
+    if args.digits < 1 or args.batch_size < 1:
+        raise InputError(f"--digits {args.digits} and --batch_size {args.batch_size} must be at least 1")
     device = run.pick_device(args.device)
     sft, tokenizer = run.load_checkpoint(f"{args.run}/sft", device)
-    evaluate = evaluate_sums if run.world_of(tokenizer) is sums else evaluate_towns
+    evaluate = evaluate_data if args.data else evaluate_sums if run.world_of(tokenizer) is sums else evaluate_towns
     results = evaluate(args, sft, tokenizer, device)
     run.write_atomically(f"{args.run}/results.json", lambda f: json.dump(results, f, indent=1))
     print(f"wrote {args.run}/results.json")

@@ -147,7 +147,7 @@ def main():
         log(step, loss=loss.item(), **stats, _grad_norm=grad_norm, _lr=lr)
 
     run.save_checkpoint(f"{folder}/model.pt", model, tokenizer)
-    run.show_world(folder, f"base, after {cfg.steps} steps", model, tokenizer, cfg.max_new_tokens, cfg.seed)
+    run.show_answers(folder, f"base, after {cfg.steps} steps", model, tokenizer, cfg.max_new_tokens, cfg.seed)
 
 
 if __name__ == "__main__":

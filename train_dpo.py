@@ -22,7 +22,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 
-from nanorlhf import InputError, data, look, resume, run
+from nanorlhf import InputError, data, look, memory, resume, run
 from nanorlhf.functional import last_token
 from nanorlhf.labelers import prefers_first
 from nanorlhf.logprobs import answer_logprobs, in_parts, pair_logprobs
@@ -286,9 +286,13 @@ def main():
     print(f"{cfg.loss}: {source}, {steps} steps of {cfg.batch_size} prompts on {device.type}, beta {beta_of(cfg):g}")
     print(f"chosen and rejected are log-probs{', relative to the reference' if ref else ''}: "
           "that both fall is usual, the margin is what is trained")
+    others = {name: model for name, model in (("ref", ref), ("reward model", reward_model)) if model not in (None, policy)}
+    print(memory.plan({"policy": policy}, others, cfg.micro_batch, device.type, cfg.batch_size * cfg.answers * bool(cfg.online)))
     log = run.Log(folder, cfg, steps, cfg.log_every, saved)
-    show = ((lambda title: run.show_samples(folder, title, policy, tokenizer, [p.prompt for p in held_out[:3]], cfg.max_new_tokens, cfg.seed))
-            if cfg.data else (lambda title: run.show_world(folder, title, policy, tokenizer, cfg.max_new_tokens, cfg.seed)))
+
+    def show(title):
+        run.show_answers(folder, title, policy, tokenizer, cfg.max_new_tokens, cfg.seed, [p.prompt for p in held_out[:3]] if cfg.data else ())
+
     show(f"before {cfg.loss}")
     batches = data.epochs(groups, cfg.batch_size, run.generator(cfg.seed, "data order"), lambda group: max(train[i].length for i in group))
     prompt_rng, labeler = run.rng(cfg.seed, "dpo prompts"), run.rng(cfg.seed, "dpo labels")
@@ -306,6 +310,7 @@ def main():
             rows, stats = [i for group in next(batches) for i in group], {}
             pairs = [train[i] for i in rows]
         ids, mask, *sides = data.pair_batch(pairs, tokenizer.pad, device)                        # (N, T)
+        stats["padding"] = (ids == tokenizer.pad).float().mean().item()
         if cfg.show_batch and step == 1:
             look.print_batch(tokenizer, ids, mask, *sides)
         if cfg.online:
@@ -324,7 +329,7 @@ def main():
         losses, chosen_rewards, rejected_rewards = pair_losses(cfg, chosen, rejected, *ref_sides, *tokens, z0)
         loss, margins = losses.mean(), chosen_rewards - rejected_rewards
         if step == 1 and starts_at_ref:
-            check_first_loss(loss.item(), 1e-5 if device.type == "cpu" else 1e-2, first_loss(cfg))
+            check_first_loss(loss.item(), 1e-2 if run.bf16(device) else 1e-5, first_loss(cfg))
         nll = -(chosen / tokens[0]).mean()
 
         # 3. the step

@@ -22,7 +22,7 @@ from typing import Literal
 
 import torch
 
-from nanorlhf import InputError, data, look, resume, run, sums
+from nanorlhf import InputError, data, look, memory, resume, run, sums
 from nanorlhf.functional import aggregate, kl_estimate, last_token, masked_mean, masked_sum
 from nanorlhf.logprobs import in_parts, masked_logprobs
 from nanorlhf.rollout import answer_texts, check_kl, check_ratio, check_rollout, generate, generate_in_batches
@@ -37,7 +37,7 @@ class Config:
     init: str = ""                  # policy to start from; empty: <run>/sft
     ref: str = ""                   # model that the KL is measured against; empty: <run>/sft
     reward: str = ""                # reward model, or "verifier": the world's own check; empty: <run>/rm
-    data: str = ""                  # JSONL (.gz) of questions, and answers that end in "#### number"; empty: the checkpoint's world
+    data: str = ""                  # JSONL (.gz) of prompts, for the verifier with answers that end in "#### number"; empty: the checkpoint's world
     digits: int = 3                 # of the longest numbers in sums
     filter: int = 0                 # try this many prompts beforehand, and train on those solved 20-80% of the time; 0: on all
     steps: int = 75                 # rollout batches
@@ -145,6 +145,8 @@ def check_settings(cfg):
         raise InputError("--skip_flat is for advantages within a group; with reinforce answers that all score the same still teach")
     if cfg.ratio == "sequence" and cfg.aggregate != "sequence":
         raise InputError("--ratio sequence takes --aggregate sequence: its one ratio an answer would count once a token")
+    if cfg.filter and cfg.data and cfg.reward != "verifier":
+        raise InputError("--filter needs answers that are right or wrong: with --data those that --reward verifier checks")
     if cfg.temperature == 0:
         raise InputError("--temperature 0 always gives the same answer; policy gradients learn from the difference between answers")
 
@@ -157,19 +159,24 @@ def main():
     saved = resume.load(cfg, folder)
     policy, tokenizer = run.load_checkpoint(cfg.init or f"{cfg.run}/sft", device)
     ref, _ = run.load_checkpoint(cfg.ref or f"{cfg.run}/sft", device, like=tokenizer)
-    world = sums if cfg.data else run.world_of(tokenizer)
-    prompt_rng, pool = run.rng(cfg.seed, "grpo prompts"), None
+    prompt_rng, pool, room = run.rng(cfg.seed, "grpo prompts"), [], policy.cfg.block_size - cfg.max_new_tokens
+    world = (sums if cfg.reward == "verifier" else None) if cfg.data else run.world_of(tokenizer)     # None: nobody knows the true reward
+
+    def prompt_of(question):        # what load_prompts reads are ids already
+        return tokenizer.prompt(question.text) if world else question
+
     if cfg.data:
-        pool, report = data.load_problems(cfg.data, tokenizer, policy.cfg.block_size - cfg.max_new_tokens)
-        print(look.summary(f"{cfg.data}: {len(pool)} problems", [(tokenizer.prompt(p.text), []) for p in pool], report))
+        pool, report = (data.load_problems if world else data.load_prompts)(cfg.data, tokenizer, room)
+        print(look.summary(f"{cfg.data}: {len(pool)} prompts", [(prompt_of(q), []) for q in pool], report))
 
     def ask(n):
         return prompt_rng.choices(pool, k=n) if pool else world.sample_questions(n, prompt_rng, **run.knobs(world, cfg.digits))
 
     if cfg.filter:
         pool = of_middling_difficulty(policy, tokenizer, ask(cfg.filter), world, cfg, device)
+    frozen = {"ref": ref}
     if cfg.reward != "verifier":
-        reward_model, _ = run.load_checkpoint(cfg.reward or f"{cfg.run}/rm", device, kind="scalar", like=tokenizer)
+        frozen["reward model"] = reward_model = run.load_checkpoint(cfg.reward or f"{cfg.run}/rm", device, kind="scalar", like=tokenizer)[0]
     optimizer = run.adamw(policy, cfg.lr)
     starts_at_ref = run.same_weights(policy, ref)
     sampling, shuffling = run.generator(cfg.seed, "grpo answers", device), run.generator(cfg.seed, "grpo minibatches")
@@ -178,10 +185,7 @@ def main():
         return masked_logprobs(model, ids, mask, cfg.temperature, cfg.micro_batch, **more)     # (B, T)
 
     def show(title):
-        if cfg.data:
-            run.show_samples(folder, title, policy, tokenizer, [tokenizer.prompt(q.text) for q in pool[:3]], cfg.max_new_tokens, cfg.seed)
-        else:
-            run.show_world(folder, title, policy, tokenizer, cfg.max_new_tokens, cfg.seed)
+        run.show_answers(folder, title, policy, tokenizer, cfg.max_new_tokens, cfg.seed, [prompt_of(q) for q in pool[:3]] if cfg.data else ())
 
     print(f"grpo: {cfg.steps} steps of {P} x {K} answers on {device.type}; advantage {cfg.advantage}, {cfg.aggregate} aggregation, "
           f"{cfg.ratio} ratio, {cfg.objective}, beta {cfg.beta:g} in the {cfg.kl_in} ({cfg.kl})")
@@ -189,6 +193,7 @@ def main():
         print("the policy loss starts at 0 in every step, since a group's advantages add up to 0; its gradient does not: watch score and grad_norm")
     if cfg.kl_in == "loss" and cfg.kl == "k1" and cfg.beta:
         print("k1 in the loss holds nothing: its gradient is 0 on average; --kl k3 is the paper's, --kl_in reward what works best here")
+    print(memory.plan({"policy": policy}, frozen, cfg.micro_batch, device.type, P * K))
     log = run.Log(folder, cfg, cfg.steps, cfg.log_every, saved)
     show("before grpo")
     kept = {"baseline": 0.0}
@@ -196,13 +201,14 @@ def main():
                                                       "shuffling": shuffling, "kept": kept}):
         # 1. write K answers to each prompt, prompt-major
         questions = [q for q in ask(P) for _ in range(K)]
-        out = generate(policy, [tokenizer.prompt(q.text) for q in questions], cfg.max_new_tokens, tokenizer.end,
+        out = generate(policy, [prompt_of(q) for q in questions], cfg.max_new_tokens, tokenizer.end,
                        cfg.temperature, generator=sampling, pad=tokenizer.pad)
         ids, mask = out.ids, out.mask                                                           # (B, T), B = P K
 
         # 2. grade them
-        gold = torch.tensor([world.grade(q, text, done)["gold"] for q, text, done in
-                             zip(questions, answer_texts(out, tokenizer), out.finished.tolist())], device=device)     # (B,)
+        if world:
+            gold = torch.tensor([world.grade(q, text, done)["gold"] for q, text, done in
+                                 zip(questions, answer_texts(out, tokenizer), out.finished.tolist())], device=device)     # (B,)
         if cfg.reward == "verifier":
             scores = gold
         else:
@@ -221,7 +227,7 @@ def main():
             kept["baseline"] = mean_score if step == 1 else 0.9 * kept["baseline"] + 0.1 * mean_score
             flat = is_flat(credited.view(P, K))
         if step == 1:
-            check_rollout(out.logp, old_logp, mask, autocast=device.type == "cuda")
+            check_rollout(out.logp, old_logp, mask, autocast=run.bf16(device))
             if starts_at_ref:
                 check_kl(kls["k1"].mean().item())
 
@@ -235,7 +241,7 @@ def main():
                 loss, stats = policy_loss(logp, old_logp[rows], advantages[rows], mask[rows], cfg.clip_low, cfg.clip_high, cfg.ratio,
                                           cfg.objective, cfg.aggregate, cfg.max_new_tokens)
                 if step == 1 and not updates:
-                    check_ratio(stats["ratio_error"], bound=1e-4 if device.type == "cpu" else 0.2)     # bf16 rounds by batch shape
+                    check_ratio(stats["ratio_error"], bound=0.2 if run.bf16(device) else 1e-4)     # bf16 rounds by batch shape
                 if cfg.kl_in == "loss":
                     kl_loss = aggregate(kl_estimate(logp, ref_logp[rows], cfg.kl), mask[rows], cfg.aggregate, cfg.max_new_tokens)
                     loss = loss + cfg.beta * kl_loss
@@ -244,7 +250,7 @@ def main():
                 updates.append(stats | {"loss": loss.item()})
         mean = {name: sum(u[name] for u in updates) / len(updates) for name in updates[0]} if updates else {}      # over the whole step
 
-        log(step, score=scores.mean().item(), gold=gold.mean().item(), kl=kls["k1"].mean().item(), flat=flat.float().mean().item(),
+        log(step, score=scores.mean().item(), **({"gold": gold.mean().item()} if world else {}), kl=kls["k1"].mean().item(), flat=flat.float().mean().item(),
             grad_norm=mean.pop("grad_norm", 0.0), entropy=masked_mean(entropy, mask).item(),
             len=mask.sum(1).float().mean().item(), finished=out.finished.float().mean().item(),
             **{f"_kl_{k}": v.mean().item() for k, v in kls.items()}, **{f"_{name}": value for name, value in mean.items()})

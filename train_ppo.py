@@ -2,6 +2,7 @@
 
     maximise  E[ r(x, y) ] - beta KL( policy || ref ) + ptx E_pages[ log policy ]           InstructGPT, eq. 2
     python train_ppo.py                                         a minute on two laptop cores
+    python train_ppo.py --run out/hh --data hh.jsonl.gz         prompts of your own, SFT and reward model of the same run
 
 Each step:  1. write answers   2. grade them   3. credit each token   4. improve policy and critic
 What to watch: score and gold rise together while kl stays a few nats. Score rising with gold falling is over-optimization: raise --beta.
@@ -13,7 +14,7 @@ from typing import Literal
 
 import torch
 
-from nanorlhf import InputError, data, resume, run
+from nanorlhf import InputError, data, look, memory, resume, run
 from nanorlhf.functional import kl_estimate, last_token, masked_mean, masked_sum, shift_right, whiten
 from nanorlhf.logprobs import in_parts, masked_logprobs
 from nanorlhf.rollout import answer_texts, check_kl, check_ratio, check_rollout, generate
@@ -28,6 +29,7 @@ class Config:
     init: str = ""                  # policy to start from; empty: <run>/sft
     ref: str = ""                   # model that the KL is measured against; empty: <run>/sft
     reward: str = ""                # reward model, from which the critic starts too; empty: <run>/rm
+    data: str = ""                  # JSONL (.gz) whose prompts are answered; empty: questions of the checkpoint's world
     steps: int = 75                 # rollout batches
     batch_size: int = 64            # prompts, with one answer each, in a rollout batch
     epochs: int = 2                 # passes over each rollout batch
@@ -116,17 +118,22 @@ def main():
     cfg = run.parse(Config, __doc__)
     if cfg.temperature == 0:
         raise InputError("--temperature 0 always gives the same answer; PPO learns from the difference between answers")
+    if cfg.data and cfg.ptx:
+        raise InputError("--ptx mixes in pages of a made-up world; with --data there are none")
     device = run.pick_device(cfg.device)
     folder = f"{cfg.run}/{cfg.out}"
     saved = resume.load(cfg, folder)
     policy, tokenizer = run.load_checkpoint(cfg.init or f"{cfg.run}/sft", device)
     ref, _ = run.load_checkpoint(cfg.ref or f"{cfg.run}/sft", device, like=tokenizer)
     reward_model, _ = run.load_checkpoint(cfg.reward or f"{cfg.run}/rm", device, kind="scalar", like=tokenizer)
-    world = run.world_of(tokenizer)
+    prompt_rng, pool = run.rng(cfg.seed, "ppo prompts"), []
+    world = None if cfg.data else run.world_of(tokenizer)       # None: nobody knows the true reward
+    if cfg.data:
+        pool, report = data.load_prompts(cfg.data, tokenizer, policy.cfg.block_size - cfg.max_new_tokens)
+        print(look.summary(f"{cfg.data}: {len(pool)} prompts", [(p, []) for p in pool], report))
     critic = copy.deepcopy(reward_model)            # it knows already what the end will be worth; it has to learn to see it coming
     policy_optimizer, critic_optimizer = run.adamw(policy, cfg.lr), run.adamw(critic, cfg.critic_lr)
     starts_at_ref = run.same_weights(policy, ref)
-    prompt_rng = run.rng(cfg.seed, "ppo prompts")
     sampling, shuffling = run.generator(cfg.seed, "ppo answers", device), run.generator(cfg.seed, "ppo minibatches")
 
     writer, places = run.rng(cfg.seed, "ppo pages"), run.generator(cfg.seed, "ppo page places")
@@ -145,17 +152,21 @@ def main():
         logp = masked_logprobs(policy, page, torch.ones_like(page, dtype=torch.bool), 1.0, cfg.micro_batch)     # 1, as in pretraining
         return -logp[:, 1:].mean()      # token 0 has nothing before it
 
+    def show(title):
+        run.show_answers(folder, title, policy, tokenizer, cfg.max_new_tokens, cfg.seed, pool[:3])
+
     print(f"ppo: {cfg.steps} steps of {cfg.batch_size} answers on {device.type}, beta {cfg.beta:g}")
+    print(memory.plan({"policy": policy, "critic": critic}, {"ref": ref, "reward model": reward_model}, cfg.micro_batch, device.type, cfg.batch_size))
     log = run.Log(folder, cfg, cfg.steps, cfg.log_every, saved)
-    run.show_world(folder, "before ppo", policy, tokenizer, cfg.max_new_tokens, cfg.seed)
+    show("before ppo")
     kept = {"beta": cfg.beta}
     for step in resume.steps(log, policy, tokenizer, {"policy_optimizer": policy_optimizer, "critic": critic, "critic_optimizer": critic_optimizer,
                                                       "prompts": prompt_rng, "sampling": sampling, "shuffling": shuffling, "places": places,
                                                       "kept": kept}):
         # 1. write answers
-        questions = world.sample_questions(cfg.batch_size, prompt_rng)
-        out = generate(policy, [tokenizer.prompt(q.text) for q in questions], cfg.max_new_tokens, tokenizer.end,
-                       cfg.temperature, generator=sampling, pad=tokenizer.pad)
+        questions = world.sample_questions(cfg.batch_size, prompt_rng) if world else []
+        prompts = [tokenizer.prompt(q.text) for q in questions] if world else prompt_rng.choices(pool, k=cfg.batch_size)
+        out = generate(policy, prompts, cfg.max_new_tokens, tokenizer.end, cfg.temperature, generator=sampling, pad=tokenizer.pad)
         ids, mask = out.ids, out.mask                                                           # (B, T)
 
         # 2. grade them
@@ -163,6 +174,7 @@ def main():
             scores = last_token(in_parts(reward_model, cfg.micro_batch, ids), mask) - cfg.unfinished * ~out.finished       # (B,)
         golds = [world.grade(q, text, done)["gold"]                                             # to watch, never to learn from
                  for q, text, done in zip(questions, answer_texts(out, tokenizer), out.finished.tolist())]
+        gold = {"gold": sum(golds) / len(golds)} if world else {}
 
         # 3. credit each token
         with torch.no_grad():
@@ -174,7 +186,7 @@ def main():
             advantages = whiten(advantages, mask)       # after the returns are taken: they keep the rewards' scale, or the critic chases noise
             kl = masked_sum(kl_estimate(old_logp, ref_logp, "k1"), mask).mean().item()          # nats per answer
         if step == 1:
-            check_rollout(out.logp, old_logp, mask, autocast=device.type == "cuda")
+            check_rollout(out.logp, old_logp, mask, autocast=run.bf16(device))
             if starts_at_ref:
                 check_kl(kl)
 
@@ -185,7 +197,7 @@ def main():
                 logp = logprobs_of(policy, ids[rows], mask[rows])
                 loss, stats = policy_loss(logp, old_logp[rows], advantages[rows], mask[rows], cfg.clip)
                 if step == 1 and not updates:
-                    check_ratio(stats["ratio_error"], bound=1e-4 if device.type == "cpu" else 0.2)     # bf16 rounds by batch shape
+                    check_ratio(stats["ratio_error"], bound=0.2 if run.bf16(device) else 1e-4)     # bf16 rounds by batch shape
                 stats["policy_loss"] = loss.item()
                 if cfg.ptx:
                     mix = page_loss(len(rows))
@@ -199,14 +211,14 @@ def main():
                 updates.append(stats | v_stats | {"value_loss": v_loss.item()})
         mean = {name: sum(u[name] for u in updates) / len(updates) for name in updates[0]}      # over the whole step
 
-        log(step, score=scores.mean().item(), gold=sum(golds) / len(golds), kl=kl, beta=kept["beta"],
+        log(step, score=scores.mean().item(), **gold, kl=kl, beta=kept["beta"],
             clip_fraction=mean.pop("clip_fraction"), entropy=masked_mean(entropy, mask).item(),
             explained_variance=explained_variance(old_values, returns, mask), len=mask.sum(1).float().mean().item(),
             finished=out.finished.float().mean().item(), **{f"_{name}": value for name, value in mean.items()})
         if cfg.target_kl:
             kept["beta"] = adapt(kept["beta"], kl, cfg.target_kl, cfg.batch_size, cfg.horizon)
         if step % cfg.sample_every == 0 or step == cfg.steps:
-            run.show_world(folder, f"ppo, after {step} steps", policy, tokenizer, cfg.max_new_tokens, cfg.seed)
+            show(f"ppo, after {step} steps")
 
     run.save_checkpoint(f"{folder}/model.pt", policy, tokenizer)
 

@@ -120,7 +120,7 @@ def finetune(cfg, folder, saved, init, examples, device):
         grad_norm = run.update(model, optimizer, lr, max_grad_norm=1.0)
         log(step, loss=loss.item(), tokens=int(mask.sum()), _grad_norm=grad_norm, _lr=lr)
     run.save_checkpoint(f"{folder}/model.pt", model, tokenizer)
-    run.show_world(folder, f"after sft on {len(examples)} answers, {os.path.basename(folder)}", model, tokenizer, cfg.max_new_tokens, cfg.seed)
+    run.show_answers(folder, f"after sft on {len(examples)} answers, {os.path.basename(folder)}", model, tokenizer, cfg.max_new_tokens, cfg.seed)
 
 
 def main():

@@ -25,7 +25,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 
-from nanorlhf import InputError, data, labelers, look, resume, run
+from nanorlhf import InputError, data, labelers, look, memory, resume, run
 from nanorlhf.functional import last_token, masked_mean
 from nanorlhf.gpt import ScalarModel
 from nanorlhf.logprobs import in_parts
@@ -203,7 +203,8 @@ def pairs_loss(reward_model, groups, cfg, pad, device):
     else:
         margins = torch.tensor([cfg.margin * p.row["strength"] if cfg.loss == "margin" else 0.0 for p in pairs], device=device)
         loss = torch.stack([preference_loss(*part) for part in zip(*(x.split(sizes) for x in (chosen, rejected, margins)))]).mean()
-    return loss, {"accuracy": (chosen > rejected).float().mean().item(), "margin": (chosen - rejected).mean().item()}
+    return loss, {"accuracy": (chosen > rejected).float().mean().item(), "margin": (chosen - rejected).mean().item(),
+                  "padding": (ids == pad).float().mean().item()}
 
 
 def ranked(group, chosen, rejected):
@@ -317,6 +318,7 @@ def main():
     steps = cfg.steps or -(-len(items) // at_once)
     print(f"rm: {cfg.loss}, {len(train) or len(items)} {'answers' if cfg.loss in SINGLE else 'pairs'}, {len(held_out)} pairs held out, "
           f"{steps} steps of {cfg.batch_size} prompts on {device.type}")
+    print(memory.plan({"reward model": reward_model}, {}, cfg.micro_batch, device.type))
     log = run.Log(folder, cfg, steps, cfg.log_every, saved)
     for step in resume.steps(log, reward_model, tokenizer, {"optimizer": optimizer}, batches):
         batch = next(batches)

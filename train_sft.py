@@ -14,7 +14,7 @@ from typing import Literal
 
 import torch
 
-from nanorlhf import InputError, data, look, resume, run
+from nanorlhf import InputError, data, look, memory, resume, run
 from nanorlhf.functional import masked_mean, token_logprobs
 from nanorlhf.logprobs import masked_logprobs
 from nanorlhf.rollout import generate_in_batches
@@ -115,8 +115,9 @@ def main():
         raise InputError(f"--max_new_tokens {cfg.max_new_tokens} leaves no room for a prompt in a block of {model.cfg.block_size}")
     train, held_out = load(cfg, tokenizer, model.cfg.block_size)
     prompts = [prompt_of(e)[-(model.cfg.block_size - cfg.max_new_tokens):] for e in held_out]
-    show = ((lambda title: run.show_samples(folder, title, model, tokenizer, prompts[:3], cfg.max_new_tokens, cfg.seed)) if cfg.data
-            else (lambda title: run.show_world(folder, title, model, tokenizer, cfg.max_new_tokens, cfg.seed)))
+
+    def show(title):
+        run.show_answers(folder, title, model, tokenizer, cfg.max_new_tokens, cfg.seed, prompts[:3] if cfg.data else ())
 
     def report(title):
         loss = held_out_loss(model, held_out, tokenizer.pad, cfg.micro_batch, device)
@@ -127,6 +128,7 @@ def main():
 
     steps = cfg.steps or -(-len(train) // cfg.batch_size)
     print(f"sft: {len(train)} conversations, {len(held_out)} held out, {steps} steps of {cfg.batch_size} on {device.type}")
+    print(memory.plan({"model": model}, {}, cfg.micro_batch, device.type))
     log = run.Log(folder, cfg, steps, cfg.log_every, saved)
     report("before")
     show("before sft")
@@ -139,7 +141,7 @@ def main():
         loss = accumulate(model, ids, mask, cfg.micro_batch)
         lr = run.linear(step - 1, steps, cfg.lr, cfg.warmup)
         grad_norm = run.update(model, optimizer, lr, max_grad_norm=1.0)
-        log(step, loss=loss, tokens=int(mask.sum()), _grad_norm=grad_norm, _lr=lr)
+        log(step, loss=loss, tokens=int(mask.sum()), padding=(ids == tokenizer.pad).float().mean().item(), _grad_norm=grad_norm, _lr=lr)
 
     run.save_checkpoint(f"{folder}/model.pt", model, tokenizer)
     report("after")

@@ -191,6 +191,28 @@ def load_pairs(path, tokenizer, block_size):
     return _some(pairs, +report, path, block_size), +report
 
 
+def load_prompts(path, tokenizer, room):
+    """-> ([ids of a prompt], Counter of what was dropped or truncated): what stands before the last answer of each row of any shape, or a row's
+    "prompt", which needs no answer. Each prompt once, with its last `room` tokens."""
+    if room < 1:
+        raise InputError(f"{path}: {room} tokens are left for a prompt; lower --max_new_tokens")
+    prompts, report = {}, Counter()
+    for where, row in read_jsonl(path):
+        messages = _messages(row, "prompt", where, "user") if "prompt" in row else conversation(row, where)
+        if messages[-1]["role"] == "assistant":
+            messages = messages[:-1]
+        if not messages:
+            report["dropped: no prompt before the answer"] += 1
+            continue
+        ids = tokenizer.prompt(messages)
+        report[f"truncated from the left: longer than {room} tokens"] += len(ids) > room
+        report["dropped: the same prompt again"] += tuple(ids[-room:]) in prompts
+        prompts[tuple(ids[-room:])] = None
+    if not prompts:
+        raise InputError(f"{path}: no prompt is left: " + "; ".join(f"{why} ({n})" for why, n in report.items() if n))
+    return [list(ids) for ids in prompts], +report
+
+
 def load_problems(path, tokenizer, room):
     """Rows {"question", "answer"} whose answer ends in "#### number" -> [WordProblem]; what has no number, or a prompt longer than room, is
     dropped and counted."""

@@ -17,7 +17,8 @@ import torch
 
 from nanorlhf import InputError, run
 
-FREE = ("resume", "save_every", "log_every", "sample_every", "device")     # settings that may differ from the first part of the run
+# Settings that may differ from the first part of the run: where its folder lies now, and what does not change what is computed
+FREE = ("run", "resume", "save_every", "log_every", "sample_every", "device", "micro_batch")
 
 
 def load(cfg, folder):

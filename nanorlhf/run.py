@@ -57,6 +57,8 @@ def script(main):
         main()
     except InputError as e:
         sys.exit(f"error: {e}")
+    except torch.cuda.OutOfMemoryError as e:
+        sys.exit(f"error: the GPU's memory is too small ({str(e).splitlines()[0]}); try a lower --micro_batch, and --resume if it had begun")
     except KeyboardInterrupt:
         sys.exit("interrupted: nothing was saved after the last complete file")
 
@@ -75,12 +77,19 @@ def rng(seed, purpose):
 def pick_device(name):
     if name == "cuda" and not torch.cuda.is_available():
         raise InputError("--device cuda: torch sees no CUDA GPU here; use --device cpu")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+    if name == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    torch.set_float32_matmul_precision("high")      # TF32 where autocast does not reach: sampling, above all
+    return torch.device("cuda")
+
+
+def bf16(device):
+    """Whether matrix products are made in bf16: on a GPU, where it is faster."""
+    return device.type == "cuda"
 
 
 def autocast(device):
-    """bf16 matrix products on a GPU, plain float32 on a CPU."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
+    return torch.autocast(device.type, torch.bfloat16, enabled=bf16(device))
 
 
 def adamw(model, lr, weight_decay=0.0):
@@ -247,13 +256,17 @@ def show_samples(folder, title, model, tokenizer, prompts, max_new_tokens, seed,
                    pad=tokenizer.pad)
     lines = [f"--- {title}"]
     for i, (prompt, text, done) in enumerate(zip(prompts, answer_texts(out, tokenizer), out.finished.tolist())):
-        lines += [f"  {tokenizer.decode(prompt)}", f"    {text}{'' if done else ' [cut off]'}"]
+        lines += [f"  {shortened(tokenizer.decode(prompt))}", f"    {text}{'' if done else ' [cut off]'}"]
         if remark:
             lines.append(f"    {remark(i, text, done)}")
     print("\n".join(lines), flush=True)
     os.makedirs(folder, exist_ok=True)
     with open(os.path.join(folder, "samples.txt"), "a", encoding="utf-8") as f:
         f.write("\n".join(lines) + "\n")
+
+
+def shortened(prompt, most=400):
+    return prompt if len(prompt) <= most else f"[...] {prompt[-most:]}"
 
 
 def world_of(tokenizer):
@@ -269,8 +282,10 @@ def knobs(world, digits):
     return {"digits": digits} if world is sums else {}
 
 
-def show_world(folder, title, model, tokenizer, max_new_tokens, seed):
-    """The same three held-out questions of the model's world, with what each answer is worth."""
+def show_answers(folder, title, model, tokenizer, max_new_tokens, seed, prompts=()):
+    """show_samples of these prompts, or of the same three held-out questions of the model's world, with what each answer is worth."""
+    if prompts:
+        return show_samples(folder, title, model, tokenizer, prompts, max_new_tokens, seed)
     world = world_of(tokenizer)
     show_samples(folder, title, model, tokenizer, [tokenizer.prompt(q.text) for q in world.SHOWN], max_new_tokens, seed,
                  lambda i, text, finished: world.explain(world.SHOWN[i], text, finished))

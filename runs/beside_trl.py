@@ -13,12 +13,12 @@ TRL 1.12 is the last with a PPOTrainer, and on a CPU its SFT and DPO are faster 
 tokens/s   as bench.py counts: prompts and answers, once each. The median over --repeats steps after one that is not counted, and of those
            the median over --rounds; ours and TRL's alternate, each in a process of its own
 ratio      ours over TRL's
-peak       memory of the process beyond what imports took; bench.py's is larger, as it counts what torch imports in its first step
+peak       memory of the process beyond what imports took
 whole      memory of the process
 
-TRL runs without what we don't do either: bf16 and gradient checkpointing, which are its defaults (the latter would cost it speed and save it
-memory), GPT-2's dropout, logs, evaluations, checkpoints, progress bars; and with torch's GELU, as ours. "gelu_new", which GPT-2's own config
-asks for, is the same function written out in Python: TRL would be a tenth or two slower and larger by it. Rows are as long as each other, so
+TRL runs without what we don't do either: bf16 and gradient checkpointing, which are its defaults, GPT-2's dropout, logs, evaluations,
+checkpoints, progress bars; and with torch's GELU, as ours, where GPT-2's own config asks for the same function written out in Python.
+--defaults leaves it these three (bf16, checkpointing, GELU): TRL as it comes. Rows are as long as each other, so
 nothing is padded, and DPO's reference log-probs are there already. A step is what lies between the trainer's on_step_begin and on_step_end;
 collating the batch does not, as bench.py makes its batch once. PPOTrainer has only the latter, so there it is from end to end. It always
 answers in full, where ours stop at an end token, which random weights seldom say; it does not clip gradients. What a trainer does in its
@@ -30,14 +30,12 @@ import importlib.metadata
 import importlib.util
 import io
 import json
-import multiprocessing
 import os
 import random
 import statistics
 import tempfile
 import time
 import warnings
-from concurrent.futures import ProcessPoolExecutor
 
 import torch
 
@@ -61,7 +59,7 @@ def texts(size, count):
             [(say(prompt), " " + say(answer - 1), " " + say(answer - 1)) for _ in range(count)])
 
 
-def trainer_of(size, kind, repeats, folder, clock):
+def trainer_of(size, kind, repeats, folder, clock, defaults):
     """(TRL's trainer of this kind with one batch of data, the tokens of that batch, the tokens that a step is counted as)."""
     import trl
     from datasets import Dataset
@@ -69,11 +67,11 @@ def trainer_of(size, kind, repeats, folder, clock):
     cfg, rows, prompt, answer, rollouts = bench.SIZES[size]
     tokenizer, data = texts(size, rollouts if kind == "ppo" else rows if kind == "sft" else rows // 2)
     config = GPT2Config(vocab_size=cfg.vocab_size, n_positions=cfg.block_size, n_layer=cfg.n_layer, n_head=cfg.n_head, n_embd=cfg.n_embd,
-                        activation_function="gelu_pytorch_tanh", resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, num_labels=1,
+                        activation_function="gelu_new" if defaults else "gelu_pytorch_tanh", resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, num_labels=1,
                         bos_token_id=0, eos_token_id=0, pad_token_id=1)
     common = dict(output_dir=folder, per_device_train_batch_size=len(data), max_steps=repeats + 1, learning_rate=1e-5, use_cpu=True,
-                  bf16=False, gradient_checkpointing=False, logging_strategy="no", eval_strategy="no", save_strategy="no", report_to="none",
-                  disable_tqdm=True)
+                  logging_strategy="no", eval_strategy="no", save_strategy="no", report_to="none", disable_tqdm=True,
+                  **({} if defaults else {"bf16": False, "gradient_checkpointing": False}))
     plain = dict(processing_class=tokenizer, callbacks=[clock])
     if kind == "sft":
         data = Dataset.from_list([{"prompt": p, "completion": a} for p, a, _ in data])
@@ -100,14 +98,12 @@ def trainer_of(size, kind, repeats, folder, clock):
 
 
 def ours(size, kind, repeats):
-    """bench.py's row, less what is the machine's, and the memory of the whole process."""
-    importlib.import_module("torch._dynamo")                # torch's optimizers import it in their first step, TRL before that
-    bench.matmul_rate = lambda device, repeats: 1.0         # a large product's memory, by chance kept or not, would hide that of small steps
-    row = bench.measure(size, kind, "cpu", repeats)
+    """bench.py's row, less its share of the machine, and the memory of the whole process."""
+    row = bench.measure(size, kind, "cpu", repeats, rate=1.0)
     return {key: row[key] for key in ("seconds", "tokens_per_second", "peak_mb")} | {"whole_mb": bench.memory(torch.device("cpu"))}
 
 
-def theirs(size, kind, repeats):
+def theirs(size, kind, repeats, defaults):
     """TRL's row, a dict like that of ours."""
     os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", TQDM_DISABLE="1", TRL_EXPERIMENTAL_SILENCE="1")    # read on import
     warnings.simplefilter("ignore", FutureWarning)
@@ -138,7 +134,7 @@ def theirs(size, kind, repeats):
     device, clock = torch.device("cpu"), Clock()
     before = bench.memory(device)
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-        trainer, expected, tokens = trainer_of(size, kind, repeats, folder, clock)
+        trainer, expected, tokens = trainer_of(size, kind, repeats, folder, clock, defaults)
         trainer.remove_callback(PrinterCallback)
         ids = next(iter(trainer.get_train_dataloader()))["input_ids"]
         assert ids.numel() == expected, f"a batch of {ids.numel()} tokens instead of {expected}: not a fair comparison"
@@ -155,6 +151,7 @@ def main():
     parser.add_argument("--kinds", nargs="+", choices=ROWS["towns"], help="kinds of steps (default: all this TRL has; gpt2 has sft, dpo)")
     parser.add_argument("--repeats", type=int, default=5, help="steps measured, after one that is not (default: 5)")
     parser.add_argument("--rounds", type=int, default=3, help="processes of either for a row (default: 3)")
+    parser.add_argument("--defaults", action="store_true", help="TRL as it comes: bf16, gradient checkpointing, GPT-2's own GELU")
     parser.add_argument("--out", default="beside_trl.json", help="file for the figures (default: beside_trl.json)")
     args = parser.parse_args()
     found = importlib.util.find_spec("trl")             # without importing it: a child's peak starts from what this process took
@@ -164,7 +161,7 @@ def main():
     if "ppo" in (args.kinds or ()) and not has_ppo:
         raise InputError("this TRL has no PPOTrainer; see the top of runs/beside_trl.py for how to run the last one that has")
     version = importlib.metadata.version("trl")
-    print(f"cpu, {torch.get_num_threads()} threads, torch {torch.__version__}, trl {version}; medians of {args.repeats} steps, {args.rounds} rounds")
+    print(f"cpu, {torch.get_num_threads()} threads, torch {torch.__version__}, trl {version}{' as it comes' if args.defaults else ''}; medians of {args.repeats} steps, {args.rounds} rounds")
     print(f"{'':14}{'tokens/s':>18}{'':8}{'peak MB':>15}{'whole MB':>16}")
     print(f"{'size':8}{'step':6}{'ours':>9}{'TRL':>9}{'ratio':>8}{'ours':>8}{'TRL':>7}{'ours':>9}{'TRL':>7}")
     rows = []
@@ -175,8 +172,7 @@ def main():
             measured = {ours: [], theirs: []}
             for _ in range(args.rounds):
                 for measure, results in measured.items():
-                    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-                        results.append(pool.submit(measure, size, kind, args.repeats).result())
+                    results.append(bench.alone(measure, size, kind, args.repeats, *([args.defaults] if measure is theirs else [])))
             keys = ("tokens_per_second", "peak_mb", "whole_mb")
             speed, peak, whole = ([statistics.median(r[key] for r in results) for results in measured.values()] for key in keys)
             ratio = speed[0] / speed[1]

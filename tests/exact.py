@@ -110,6 +110,6 @@ def play(monkeypatch, folder, script, policy, ref, reward_model, **settings):
     monkeypatch.setattr(run, "parse", lambda *_: cfg)
     monkeypatch.setattr(run, "load_checkpoint", lambda path, *_, **__: (models[path], tokenizer))
     monkeypatch.setattr(run, "world_of", lambda _: world)
-    for what in ("show_world", "save_checkpoint"):
+    for what in ("show_answers", "save_checkpoint"):
         monkeypatch.setattr(run, what, lambda *_: None)
     script.main()

@@ -251,3 +251,19 @@ def test_map_answers_keeps_the_order_given():
     got = data.map_answers(first_id_and_length, prompts, responses, 0, torch.device("cpu"), batch_size=2)
     assert got.tolist() == [13, 21, 31, 44, 52]
     assert widths == [3, 4, 6]          # short with short: in the order given they would be 4, 6, 3
+
+
+def test_prompts_of_a_file(tmp_path):
+    """An answer left in the prompt, the same prompt weighted by its rows, the wrong end cut off, a prompt that answers itself."""
+    rows = [*CONVERSATIONS, *PAIRS, {"prompt": "Q"}, {"prompt": "W " * 50}, {"messages": ASKED + OTHER}, {"messages": ASKED[1:]}]
+    tok = Tokenizer()
+    prompts, report = data.load_prompts(write(tmp_path / "p.jsonl.gz", rows), tok, 20)
+    assert prompts == [tok.prompt("Q"), tok.prompt("W " * 50)[-20:], tok.prompt(ASKED + OTHER[:1])]
+    assert report == {"dropped: the same prompt again": len(CONVERSATIONS) + len(PAIRS), "truncated from the left: longer than 20 tokens": 1,
+                      "dropped: no prompt before the answer": 1}
+    with pytest.raises(InputError, match="no prompt is left"):
+        data.load_prompts(write(tmp_path / "p.jsonl", [{"messages": ASKED[1:]}]), tok, 20)
+    with pytest.raises(InputError, match="lower --max_new_tokens"):
+        data.load_prompts(write(tmp_path / "p.jsonl", rows), tok, 0)
+    with pytest.raises(InputError, match="p.jsonl:1: 'prompt' must be a string or a list"):
+        data.load_prompts(write(tmp_path / "p.jsonl", [{"prompt": 7}]), tok, 20)

@@ -86,7 +86,7 @@ def test_bf16_autocast_makes_float32_log_probs(monkeypatch):
     """What a GPU runs: products in bf16, log-probs in float32, close to those without."""
     gpt = model().float()
     plain = masked_logprobs(gpt, IDS, MASK)
-    monkeypatch.setattr(logprobs.run, "autocast", lambda device: torch.autocast("cpu", torch.bfloat16))
+    monkeypatch.setattr(logprobs.run, "bf16", lambda device: True)
     half = masked_logprobs(gpt, IDS, MASK, micro_batch=3)
     assert half.dtype == torch.float32 and not torch.equal(half, plain)
     torch.testing.assert_close(half, plain, rtol=0, atol=0.2)

@@ -157,7 +157,7 @@ def test_resume_without_a_state_starts_anew(start, tmp_path, monkeypatch, capsys
 
 
 def test_a_state_of_other_settings(start, tmp_path, monkeypatch):
-    """Half a run at one learning rate, half at another; how often states are kept may change."""
+    """Half a run at one learning rate, half at another; how often states are kept may change, and where the run lies."""
     folder = copy_of(start, tmp_path, "run")
     script, *args = VARIANTS["dpo"]
     call(monkeypatch, script, "--run", folder, *args)
@@ -166,6 +166,9 @@ def test_a_state_of_other_settings(start, tmp_path, monkeypatch):
     assert f"state.pt was made with --lr {train_dpo.Config.lr!r}, not 0.001" in said
     call(monkeypatch, script, "--run", folder, *args, "--resume", "--save_every", 1, "--log_every", 1)
     assert (folder / "dpo/log.jsonl").read_bytes() == log
+    moved = folder.rename(tmp_path / "moved")
+    call(monkeypatch, script, "--run", moved, *args, "--resume", "--micro_batch", 8)
+    assert (moved / "dpo/log.jsonl").read_bytes() == log
 
 
 @pytest.mark.parametrize("content", ["weights", "pickle", "half", "empty", "foreign"])

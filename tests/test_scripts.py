@@ -1,5 +1,6 @@
 """The scripts as a user runs them: the whole pipeline with tiny settings, their files, and what they say when something is wrong."""
 import gzip
+import importlib
 import json
 import math
 import os
@@ -410,6 +411,24 @@ def test_a_reward_model_is_not_a_policy(pipeline, tmp_path, monkeypatch):
     assert "not a whole nanorlhf checkpoint" in complaint(monkeypatch, "train_ppo", "--run", pipeline, "--init", broken, "--device", "cpu")
 
 
+@pytest.mark.parametrize("script, args", [("train_rm", ("--prompts", 8)), ("train_ppo", PPO), ("train_grpo", ("--prompts", 4, "--steps", 2)),
+                                          ("train_dpo", ("--steps", 2)), ("train_dpo", ("--steps", 2, "--loss", "kto"))])
+def test_a_micro_batch_changes_the_memory_alone(script, args, pipeline, tmp_path, monkeypatch):
+    """A part that is dropped, counted twice or averaged for itself; a gradient that does not reach all of them."""
+    def train(micro_batch):
+        folder = copy_run(pipeline, tmp_path / str(micro_batch))
+        call(monkeypatch, script, "--run", folder, "--device", "cpu", *args, "--micro_batch", micro_batch)
+        stage = os.path.join(folder, script.removeprefix("train_"))
+        return read_log(stage), weights(stage)
+
+    (log, w), (log_of_parts, w_of_parts) = train(256), train(3)
+    assert max(row["grad_norm"] for row in log) > 1e-3
+    for row, other in zip(log, log_of_parts, strict=True):
+        assert other == pytest.approx(row, rel=1e-3, abs=1e-4)
+    for name in w:
+        torch.testing.assert_close(w_of_parts[name], w[name], rtol=0, atol=2e-4)
+
+
 # ---- data of one's own ----
 
 def write(path, rows):
@@ -544,3 +563,53 @@ def test_real_pairs_with_gpt2_tokens(script, batch, tmp_path, monkeypatch):
         assert log[0]["loss"] == pytest.approx(first, abs=0.2 if script == "train_sft" else 1e-5)
     model, tokenizer = run.load_checkpoint(str(folder), kind="scalar" if script == "train_rm" else "gpt")
     assert model.cfg.vocab_size == tokenizer.vocab_size == 50262
+
+
+@pytest.mark.parametrize("script, args", [("train_ppo", PPO), ("train_grpo", ("--prompts", 4, "--samples", 2, "--steps", 2))])
+def test_rl_on_prompts_of_a_file(script, args, pipeline, tmp_path, monkeypatch, capsys):
+    """Prompts of the world for those of the file, a gold that nobody knows, a prompt and its answer that do not fit the block."""
+    folder, asked = copy_run(pipeline, tmp_path / "run"), []
+    module = importlib.import_module(script)
+    generate = module.generate
+    monkeypatch.setattr(module, "generate", lambda policy, prompts, *a, **k: asked.extend(prompts) or generate(policy, prompts, *a, **k))
+    rows = [{"prompt": f"Who is the mayor of {t}?", "chosen": "Ada.", "rejected": "Bob."} for t in ("Tarn", "Crewe")] + [{"prompt": "Tarn? " * 40}]
+    path = write(tmp_path / "prompts.jsonl", rows)
+    call(monkeypatch, script, "--run", folder, "--data", path, "--device", "cpu", *args)
+    tok = Tokenizer("towns")
+    expected = [tok.prompt(row["prompt"])[-32:] for row in rows]            # a block of 96 less 64 for the answer
+    assert len(expected[2]) == 32 and {tuple(p) for p in asked} == {tuple(p) for p in expected}
+    log = read_log(os.path.join(folder, script.removeprefix("train_")))
+    assert len(log) == 2 and all("gold" not in row and math.isfinite(row["score"]) for row in log)
+    assert f"{path}: 3 prompts; tokens: median " in capsys.readouterr().out
+    other = ("--ptx", 0.1) if script == "train_ppo" else ("--filter", 8)
+    assert complaint(monkeypatch, script, "--run", folder, "--data", path, *other).split()[1] == other[0]
+
+
+def test_evaluation_by_pairs_of_a_file(pipeline, tmp_path, monkeypatch, capsys):
+    """Pairs counted by the model's own log-probs and not by what it has gained on sft; a KL of other answers; a tie that counts as gained."""
+    folder = shutil.copytree(pipeline, tmp_path / "run")
+    towns_asked = [f"Who is the mayor of {t}?" for t in list(towns.TOWNS)[:20]]
+    rows = [{"prompt": q, "chosen": f"The mayor is {a}.", "rejected": f"The mayor is {b}."} for q in towns_asked
+            for a, b in (("Ada", "Boris"), ("Dora", "Umar"))]
+    call(monkeypatch, "evaluate", folder, "--data", write(tmp_path / "pairs.jsonl", rows), "--prompts", 32, "--batch_size", 7, "--device", "cpu")
+    with open(os.path.join(folder, "results.json"), encoding="utf-8") as f:
+        results = json.load(f)
+    assert results["prompts"] == 20 and results["pairs"] == 40 and set(results["models"]) >= {"base", "sft", "ppo", "dpo"}
+    (sft, tok), (dpo, _) = (run.load_checkpoint(os.path.join(folder, stage)) for stage in ("sft", "dpo"))
+    reward_model, _ = run.load_checkpoint(os.path.join(folder, "rm"), kind="scalar")
+
+    @torch.no_grad()
+    def says(model, row, side):
+        prompt, answer = tok.prompt(row["prompt"]), tok.completion(row[side])
+        ids = torch.tensor([prompt + answer])
+        if isinstance(model, ScalarModel):
+            return model(ids)[0, -1].item()
+        return model(ids)[0, len(prompt) - 1:-1].log_softmax(-1).gather(1, torch.tensor(answer)[:, None]).sum().item()
+
+    gained = [says(dpo, r, "chosen") - says(sft, r, "chosen") > says(dpo, r, "rejected") - says(sft, r, "rejected") for r in rows]
+    assert results["models"]["dpo"]["pairs"] == pytest.approx(sum(gained) / 40, abs=1 / 40)
+    right = [says(reward_model, r, "chosen") > says(reward_model, r, "rejected") for r in rows]
+    assert results["reward_model_pairs"] == pytest.approx(sum(right) / 40, abs=1 / 40)
+    assert results["models"]["sft"]["pairs"] is None and results["models"]["sft"]["kl_to_sft"] == 0
+    assert results["models"]["ppo"]["kl_to_sft"] > 0.01
+    assert "The reward model, whose word proxy and wins are" in capsys.readouterr().out

@@ -266,7 +266,7 @@ def test_training_never_asks_a_held_out_sum(pipeline, tmp_path, monkeypatch):
     """The prompts of RL drawn from the evaluation's."""
     asked, grade = [], sums.grade
     monkeypatch.setattr(sums, "grade", lambda q, *rest: asked.append(q) or grade(q, *rest))
-    monkeypatch.setattr(run, "show_world", lambda *_: None)
+    monkeypatch.setattr(run, "show_answers", lambda *_: None)
     call(monkeypatch, "train_grpo", "--run", tmp_path, "--init", f"{pipeline}/sft", "--ref", f"{pipeline}/sft", *GRPO)
     assert len(asked) == 2 * 4 * 4 and all(sums.split_of(q) == TRAIN for q in asked) and max(q.width for q in asked) == 3
 
