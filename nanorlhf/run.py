@@ -193,7 +193,7 @@ def start_model(cfg, default, device):
     with room for the special tokens; else a checkpoint, by default this one."""
     if gpt2.is_gpt2(cfg.init):
         model, tokenizer = gpt2.load(cfg.init), Tokenizer("gpt2")
-        if model.cfg.vocab_size != tokenizer.encoding.n_vocab:
+        if model.cfg.vocab_size not in (tokenizer.encoding.n_vocab, tokenizer.vocab_size):          # the latter is what export.py writes
             raise InputError(f"--init {cfg.init}: its vocabulary has {model.cfg.vocab_size} tokens, gpt2's has {tokenizer.encoding.n_vocab}, "
                              "and what the others say is not known here; give weights with gpt2's own vocabulary")
         model.extend(tokenizer.vocab_size)

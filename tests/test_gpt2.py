@@ -6,6 +6,7 @@ import re
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -320,6 +321,9 @@ def test_export_and_back(safetensors, tmp_path, monkeypatch):
     assert again.cfg.vocab_size == 50262 and again.wte.weight.shape == (50262, 8)
     torch.testing.assert_close(again(torch.tensor(ROWS[:1])), model(torch.tensor(ROWS[:1])), rtol=0, atol=1e-6)
     assert "exists already" in complaint(monkeypatch, "export", tmp_path / "sft", tmp_path / "hf")
+    again, tokenizer = run.start_model(SimpleNamespace(init=str(tmp_path / "hf")), "", "cpu")     # back from another framework
+    assert (again.cfg.vocab_size, again.cfg.embedding_rows, tokenizer.vocab_size) == (50262, 50304, 50262)
+    torch.testing.assert_close(again(torch.tensor(ROWS[:1])), model(torch.tensor(ROWS[:1])), rtol=0, atol=1e-6)
 
 
 def test_export_is_whole_or_not_there(tmp_path, monkeypatch):
