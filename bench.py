@@ -10,6 +10,7 @@ peak       memory of the process beyond what it took to import torch; on a GPU w
 Each row has a process of its own, or the peak would be that of the largest so far; so has the product beside it.
 """
 import argparse
+import copy
 import importlib
 import json
 import multiprocessing
@@ -45,7 +46,7 @@ class Bench:
     def __init__(self, size, device):
         cfg, self.rows, self.prompt, self.answer, self.rollouts = SIZES[size]
         self.device, self.draw = device, run.generator(0, "bench", device)
-        self.policy, self.ref = (GPT(cfg, run.generator(0, "weights")).to(device).eval() for _ in range(2))
+        self.policy = GPT(cfg, run.generator(0, "weights")).to(device).eval()
         self.body = sum(p.numel() for p in self.policy.blocks.parameters())
         self.optimizer = run.adamw(self.policy, 1e-5)
 
@@ -95,7 +96,7 @@ def dpo(b):
     """The reference's log-probs are there already, as train_dpo.py keeps them."""
     ids, mask = b.batch()
     with torch.no_grad():
-        ref = answer_logprobs(b.ref, ids, mask)
+        ref = answer_logprobs(b.policy, ids, mask)
     yield
     while True:
         logp = answer_logprobs(b.policy, ids, mask)
@@ -113,6 +114,7 @@ def generation(b):
 
 def ppo(b):
     """Sampling, four models' forwards, two epochs of two minibatches for policy and critic."""
+    ref = copy.deepcopy(b.policy)
     reward_model, critic = (ScalarModel(GPT(b.policy.cfg, run.generator(0, "weights")), run.generator(0, "head")).to(b.device) for _ in range(2))
     critic_optimizer = run.adamw(critic, 1e-5)
     prompts = b.batch(b.rollouts)[0][:, :b.prompt].tolist()
@@ -122,7 +124,7 @@ def ppo(b):
         ids, mask = out.ids, out.mask
         with torch.no_grad():
             scores = last_token(reward_model(ids), mask)
-            old_logp, ref_logp, old_values = masked_logprobs(b.policy, ids, mask), masked_logprobs(b.ref, ids, mask), shift_right(critic(ids))
+            old_logp, ref_logp, old_values = masked_logprobs(b.policy, ids, mask), masked_logprobs(ref, ids, mask), shift_right(critic(ids))
             rewards = token_rewards(scores, old_logp, ref_logp, mask, 0.1)
             advantages, returns = gae(rewards, old_values, mask, 1.0, 0.95)
             advantages = whiten(advantages, mask)
