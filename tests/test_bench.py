@@ -1,10 +1,13 @@
 """bench.py counts what it says it counts. How fast anything is, no test asks."""
+import importlib.util
 import json
 import sys
+from pathlib import Path
 
 import pytest
 
 import bench
+from nanorlhf import InputError
 from nanorlhf.gpt import GPTConfig
 
 TINY = (GPTConfig(64, 32, 1, 2, 16), 4, 6, 10, 8)       # 4 rows of 6 + 10 tokens; 8 answers
@@ -49,3 +52,12 @@ def test_the_command(monkeypatch, tmp_path, capsys):
     [row] = json.loads((tmp_path / "bench.json").read_text(encoding="utf-8"))
     said = capsys.readouterr().out.splitlines()[-1].split()
     assert said[:2] == ["towns", "sft"] and float(said[2]) == pytest.approx(row["seconds"], abs=1e-3)
+
+
+def test_without_trl_it_says_what_to_install(monkeypatch):
+    spec = importlib.util.spec_from_file_location("beside_trl", Path(bench.__file__).parent / "runs/beside_trl.py")
+    spec.loader.exec_module(beside := importlib.util.module_from_spec(spec))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(sys, "argv", ["beside_trl.py"])
+    with pytest.raises(InputError, match="TRL is not installed here"):
+        beside.main()

@@ -96,3 +96,12 @@ def test_learning_rate_by_hand():
     """Warm-up from above 0, so that no step is wasted; the whole rate once; a last step that still moves."""
     assert [run.linear(i, 6, 1.0, warmup=2) for i in range(6)] == pytest.approx([1 / 3, 2 / 3, 1, 3 / 4, 1 / 2, 1 / 4])
     assert [run.linear(i, 2, 0.5) for i in range(2)] == pytest.approx([0.5, 0.25]) and run.linear(0, 1, 1.0, warmup=10) > 0
+
+
+def test_a_gpu_that_is_full_is_one_sentence():
+    """A traceback of fifty lines, of which one says what to do."""
+    def main():
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nIf reserved memory is large ...")
+
+    with pytest.raises(SystemExit, match=r"^error: the GPU's memory is too small \(CUDA out of memory. Tried to allocate 2 GiB.\); .*--micro_batch"):
+        run.script(main)
