@@ -238,13 +238,13 @@ def evaluate_sums(args, sft, tokenizer, device):
 def evaluate_data(args, sft, tokenizer, device):
     reward_model, _ = run.load_checkpoint(f"{args.run}/rm", device, kind="scalar", like=tokenizer)
     pairs, report = data.load_pairs(args.data, tokenizer, sft.cfg.block_size)
-    print(look.summary(f"{args.data}: {len(pairs)} pairs", data.answer_rows(*data.distinct_answers(pairs)[:2]), report))
+    every_prompt, answers, *sides = data.distinct_answers(pairs)
+    print(look.summary(f"{args.data}: {len(pairs)} pairs", data.answer_rows(every_prompt, answers), report))
     room, distinct = sft.cfg.block_size - args.max_new_tokens, sorted({tuple(p.prompt) for p in pairs})
     if room < 1:
         raise InputError(f"--max_new_tokens {args.max_new_tokens} leaves no room for a prompt in a block of {sft.cfg.block_size}")
     prompts = [list(p)[-room:] for p in run.rng(args.seed, "evaluation prompts").sample(distinct, min(args.prompts, len(distinct)))]
     rng, asked = np.random.default_rng(0), [str(p.prompt) for p in pairs]
-    every_prompt, answers, *sides = data.distinct_answers(pairs)
     scores = score_answers(reward_model, every_prompt, answers, tokenizer.pad, args.batch_size)
     right = float(torch.gt(*(scores[rows] for rows in sides)).float().mean())
 

@@ -48,13 +48,17 @@ class Config:
     save_every: int = 100           # steps between the states that --resume goes on from
 
 
+def check_targets(mask):
+    if not mask.any():
+        raise ValueError("this batch has no token to learn from: its mask is empty")
+
+
 def sft_loss(logits, ids, mask):
     """Mean NLL of the masked tokens, in nats. logits (B, T, V), ids and mask (B, T); ValueError when nothing is masked in.
 
     This is what `accumulate` minimises, which never has all logits at once.
     """
-    if not mask.any():
-        raise ValueError("this batch has no token to learn from: its mask is empty")
+    check_targets(mask)
     return -masked_mean(token_logprobs(logits, ids), mask)
 
 
@@ -63,8 +67,7 @@ def accumulate(model, ids, mask, micro_batch):
 
     Sums over tokens divided by the tokens of the whole batch: a mean of the parts' means would give the tokens of short rows more weight.
     """
-    if not mask.any():
-        raise ValueError("this batch has no token to learn from: its mask is empty")
+    check_targets(mask)
     total, loss = mask.sum(), 0.0
     for i, m in zip(ids.split(micro_batch), mask.split(micro_batch)):
         part = -masked_logprobs(model, i, m).sum() / total
