@@ -182,8 +182,9 @@ def measure(size, kind, device, repeats, rate):
         times.append(seconds(lambda: done.append(next(steps)), device))
     median = statistics.median(times)
     tokens, passes, of_head = (statistics.median(column) for column in zip(*done))
+    operations = 2 * (b.body * passes + b.policy.wte.weight.numel() * of_head)
     return {"size": size, "kind": kind, "seconds": median, "tokens_per_second": tokens / median,
-            "matmul_share": 2 * (b.body * passes + b.policy.wte.weight.numel() * of_head) / median / rate, "matmul_gflops": rate / 1e9, "peak_mb": memory(device) - before}
+            "matmul_share": operations / median / rate, "matmul_gflops": rate / 1e9, "peak_mb": memory(device) - before}
 
 
 def main():

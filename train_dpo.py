@@ -287,7 +287,7 @@ def main():
     print(f"chosen and rejected are log-probs{', relative to the reference' if ref else ''}: "
           "that both fall is usual, the margin is what is trained")
     others = {name: model for name, model in (("ref", ref), ("reward model", reward_model)) if model not in (None, policy)}
-    print(memory.plan({"policy": policy}, others, cfg.micro_batch, device.type, cfg.batch_size * cfg.answers * bool(cfg.online)))
+    print(memory.plan({"policy": policy}, others, cfg.micro_batch, run.bf16(device), cfg.batch_size * cfg.answers * bool(cfg.online)))
     log = run.Log(folder, cfg, steps, cfg.log_every, saved)
 
     def show(title):

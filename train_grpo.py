@@ -193,7 +193,7 @@ def main():
         print("the policy loss starts at 0 in every step, since a group's advantages add up to 0; its gradient does not: watch score and grad_norm")
     if cfg.kl_in == "loss" and cfg.kl == "k1" and cfg.beta:
         print("k1 in the loss holds nothing: its gradient is 0 on average; --kl k3 is the paper's, --kl_in reward what works best here")
-    print(memory.plan({"policy": policy}, frozen, cfg.micro_batch, device.type, P * K))
+    print(memory.plan({"policy": policy}, frozen, cfg.micro_batch, run.bf16(device), P * K))
     log = run.Log(folder, cfg, cfg.steps, cfg.log_every, saved)
     show("before grpo")
     kept = {"baseline": 0.0}

@@ -156,7 +156,7 @@ def main():
         run.show_answers(folder, title, policy, tokenizer, cfg.max_new_tokens, cfg.seed, pool[:3])
 
     print(f"ppo: {cfg.steps} steps of {cfg.batch_size} answers on {device.type}, beta {cfg.beta:g}")
-    print(memory.plan({"policy": policy, "critic": critic}, {"ref": ref, "reward model": reward_model}, cfg.micro_batch, device.type, cfg.batch_size))
+    print(memory.plan({"policy": policy, "critic": critic}, {"ref": ref, "reward model": reward_model}, cfg.micro_batch, run.bf16(device), cfg.batch_size))
     log = run.Log(folder, cfg, cfg.steps, cfg.log_every, saved)
     show("before ppo")
     kept = {"beta": cfg.beta}

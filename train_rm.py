@@ -318,7 +318,7 @@ def main():
     steps = cfg.steps or -(-len(items) // at_once)
     print(f"rm: {cfg.loss}, {len(train) or len(items)} {'answers' if cfg.loss in SINGLE else 'pairs'}, {len(held_out)} pairs held out, "
           f"{steps} steps of {cfg.batch_size} prompts on {device.type}")
-    print(memory.plan({"reward model": reward_model}, {}, cfg.micro_batch, device.type))
+    print(memory.plan({"reward model": reward_model}, {}, cfg.micro_batch, run.bf16(device)))
     log = run.Log(folder, cfg, steps, cfg.log_every, saved)
     for step in resume.steps(log, reward_model, tokenizer, {"optimizer": optimizer}, batches):
         batch = next(batches)

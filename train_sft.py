@@ -131,7 +131,7 @@ def main():
 
     steps = cfg.steps or -(-len(train) // cfg.batch_size)
     print(f"sft: {len(train)} conversations, {len(held_out)} held out, {steps} steps of {cfg.batch_size} on {device.type}")
-    print(memory.plan({"model": model}, {}, cfg.micro_batch, device.type))
+    print(memory.plan({"model": model}, {}, cfg.micro_batch, run.bf16(device)))
     log = run.Log(folder, cfg, steps, cfg.log_every, saved)
     report("before")
     show("before sft")

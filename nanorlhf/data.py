@@ -161,7 +161,7 @@ def load_conversations(path, tokenizer, block_size, last_only=False):
         if last_only:
             mask = [False] * (len(ids) - answer) + [True] * answer
         examples.append((ids, mask))
-    return _some(examples, report, path, block_size), report
+    return _some(examples, report, f"{path}: no example is left for a block of {block_size} tokens"), report
 
 
 def load_pairs(path, tokenizer, block_size):
@@ -188,7 +188,7 @@ def load_pairs(path, tokenizer, block_size):
             report["truncated from the left: longer than the block"] += len(pair.prompt) > room
             pair.prompt = pair.prompt[-room:]
             pairs.append(pair)
-    return _some(pairs, +report, path, block_size), +report
+    return _some(pairs, report, f"{path}: no example is left for a block of {block_size} tokens"), +report
 
 
 def load_prompts(path, tokenizer, room):
@@ -208,9 +208,7 @@ def load_prompts(path, tokenizer, room):
         report[f"truncated from the left: longer than {room} tokens"] += len(ids) > room
         report["dropped: the same prompt again"] += tuple(ids[-room:]) in prompts
         prompts[tuple(ids[-room:])] = None
-    if not prompts:
-        raise InputError(f"{path}: no prompt is left: " + "; ".join(f"{why} ({n})" for why, n in report.items() if n))
-    return [list(ids) for ids in prompts], +report
+    return _some([list(ids) for ids in prompts], report, f"{path}: no prompt is left"), +report
 
 
 def load_problems(path, tokenizer, room):
@@ -227,9 +225,7 @@ def load_problems(path, tokenizer, room):
             report[f"dropped: the question takes more than {room} tokens"] += 1
         else:
             problems.append(WordProblem(row["question"], number))
-    if not problems:
-        raise InputError(f"{path}: no problem is left: " + "; ".join(f"{why} ({n})" for why, n in report.items()))
-    return problems, report
+    return _some(problems, report, f"{path}: no problem is left"), report
 
 
 def _pair_from_ids(row, where, tokenizer):
@@ -245,10 +241,9 @@ def _pair_from_ids(row, where, tokenizer):
     return pair
 
 
-def _some(kept, report, path, block_size):
+def _some(kept, report, complaint):
     if not kept:
-        reasons = "; ".join(f"{reason} ({n})" for reason, n in report.items())
-        raise InputError(f"{path}: no example is left for a block of {block_size} tokens: {reasons}")
+        raise InputError(f"{complaint}: " + "; ".join(f"{reason} ({n})" for reason, n in report.items() if n))
     return kept
 
 

@@ -1,7 +1,7 @@
 """What a run will ask of the memory, said before it starts: it follows from the models' shapes."""
-# Bytes that a block keeps for backward(), per token and unit of width: 16 numbers in float32; in bf16 the residual stream, read by two
-# LayerNorms and one addition's sum, stays float32
-ACTIVATIONS = {"cpu": 64, "cuda": 36}
+# Bytes that a block keeps for backward(), per token and unit of width: 16 numbers in float32; under bf16 autocast the residual stream, which
+# LayerNorms read, stays float32
+ACTIVATIONS = {"float32": 64, "bf16": 36}
 
 
 def weights(model):
@@ -9,13 +9,14 @@ def weights(model):
     return sum(p.numel() * p.element_size() for p in model.parameters())
 
 
-def activations(cfg, tokens, device_type):
+def activations(cfg, tokens, bf16):
     """Bytes kept for backward() of a forward of so many tokens."""
-    return ACTIVATIONS[device_type] * cfg.n_embd * cfg.n_layer * tokens
+    return ACTIVATIONS["bf16" if bf16 else "float32"] * cfg.n_embd * cfg.n_layer * tokens
 
 
-def plan(trained, frozen, micro_batch, device_type, sampled=0):
-    """A line. trained, frozen: {name: model}; micro_batch: rows a forward; sampled: answers sampled at once (0: none).
+def plan(trained, frozen, micro_batch, bf16, sampled=0):
+    """A line. trained, frozen: {name: model}; micro_batch: rows a forward; bf16: whether its products are made so; sampled: answers sampled
+    at once (0: none).
 
     Rows are taken to be as long as the model's block. Beside it there are a few hundred MB for logits and, on a GPU, for CUDA itself.
     """
@@ -25,7 +26,7 @@ def plan(trained, frozen, micro_batch, device_type, sampled=0):
         held.append(f"{name} {size(weights(model))}" + (f" and {size(more)} of gradients and AdamW" if more else ""))
         total += weights(model) + more
     text = (f"memory: {', '.join(held)}; together {size(total)}, beside activations: up to {micro_batch} x {cfg.block_size} tokens keep "
-            f"{size(activations(cfg, micro_batch * cfg.block_size, device_type))} (--micro_batch)")
+            f"{size(activations(cfg, micro_batch * cfg.block_size, bf16))} (--micro_batch)")
     if sampled:
         cache = 2 * 4 * cfg.n_layer * cfg.n_embd * cfg.block_size * sampled
         text += f", keys and values of {sampled} x {cfg.block_size} tokens while sampling {size(cache)}"

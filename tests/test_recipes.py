@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 
-import pytest
 
 from test_gpt2 import made_up, needs_gpt2, write
 from test_scripts import ROOT, read_log

@@ -16,6 +16,7 @@ from calling import call, complaint
 from nanorlhf import run, towns
 from nanorlhf.gpt import GPT, GPTConfig, ScalarModel
 from nanorlhf.tokenizer import Tokenizer
+from test_gpt2 import needs_gpt2
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 HH = os.path.join(ROOT, "..", "shared", "data", "hh_harmless.jsonl.gz")
@@ -539,13 +540,8 @@ def test_gpt2_tokenizer_offline_is_one_sentence(tmp_path):
     assert "Traceback" not in done.stderr and len(done.stderr.strip().splitlines()) == 1
 
 
-def gpt2_is_cached():
-    folder = os.environ.get("TIKTOKEN_CACHE_DIR", "")
-    return os.path.isdir(folder) and len(os.listdir(folder)) >= 2
-
-
 @pytest.mark.skipif(not os.path.exists(HH), reason="no hh_harmless.jsonl.gz beside the repository")
-@pytest.mark.skipif(not gpt2_is_cached(), reason="tiktoken's gpt2 vocabulary is not cached")
+@needs_gpt2
 @pytest.mark.parametrize("script, batch", [("train_sft", ("--batch_size", 4, "--micro_batch", 2)), ("train_rm", ("--batch_size", 4)),
                                            ("train_dpo", ("--batch_size", 2))])
 def test_real_pairs_with_gpt2_tokens(script, batch, tmp_path, monkeypatch):
