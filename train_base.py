@@ -68,25 +68,42 @@ def probe_sums(model, tokenizer, digits, device):
 
 @torch.no_grad()
 def probe_towns(model, tokenizer, device):
-    """{"recall", "judged"}: the share of the 128 facts whose value comes first when a page's sentence stops just before it, and the
-    share of 256 claims, half of them false, after which "True." and "False." are ranked as they should be."""
+    """What pretraining should have taught, as shares.
+
+    recall: of the 128 facts, those whose value comes first when a page's sentence stops just
+    before it. knows: the same of the 64 facts with a common error. says: of those, the ones that
+    end in the error where the sentence is begun as an answer. judged: of 256 claims, half of them
+    false, those after which "True." and "False." are ranked as they should be.
+    """
     facts = [(town, attribute, value) for town in towns.TOWNS for attribute, value in towns.FACTS[town].items()]
     sentences = [towns.STATEMENTS[attribute][0].format(t=town, v=value) for town, attribute, value in facts]    # "... is Ada."
     ids, logits = _read(model, tokenizer, sentences, -3, device)
-    recall = [row.argmax() == i[-2] for i, row in zip(ids, logits)]
+    recall = [(row.argmax() == i[-2]).item() for i, row in zip(ids, logits)]
+    knows = [right for right, (t, a, _) in zip(recall, facts) if a in towns.COMMON_ERRORS[t]]
+
+    errors = [(t, a, v) for t in towns.TOWNS for a, v in towns.COMMON_ERRORS[t].items()]
+    answers = [tokenizer.prompt(towns.ASK_ONE[a][0].format(t=t))
+               + tokenizer.encode(towns.STATEMENTS[a][0].format(t=t, v=v)) for t, a, v in errors]
+    ids, logits = _logits_at(model, answers, -3, tokenizer.pad, device)
+    says = [(row.argmax() == i[-2]).item() for i, row in zip(ids, logits)]
+
     rng = run.rng(0, "probe")
     claims = [towns.statement(town, attribute, rng, wrong)[:-1] for town, attribute, _ in facts for wrong in (True, False)]
     _, logits = _read(model, tokenizer, claims, -1, device)
     true, false = (logits[:, tokenizer.encode(word)[0]] for word in (" True", " False"))
     judged = (true > false) == (torch.arange(len(claims), device=device) % 2 == 1)
-    return {"recall": sum(recall).item() / len(recall), "judged": judged.float().mean().item()}
+    return {"recall": sum(recall) / len(recall), "knows": sum(knows) / len(knows),
+            "says": sum(says) / len(says), "judged": judged.float().mean().item()}
 
 
 def _read(model, tokenizer, sentences, column, device):
-    """-> (their ids, logits (N, V) at this column of each, counted from its end)"""
-    ids = [tokenizer.encode(s) for s in sentences]
-    width = max(map(len, ids))
-    logits = model(torch.tensor([i + [tokenizer.pad] * (width - len(i)) for i in ids], device=device))
+    """_logits_at of the sentences' ids."""
+    return _logits_at(model, [tokenizer.encode(s) for s in sentences], column, tokenizer.pad, device)
+
+
+def _logits_at(model, ids, column, pad, device):
+    """-> (the lists of ids, logits (N, V) at this column of each, counted from its end)"""
+    logits = model(data.pad_rows(ids, pad).to(device))                                           # (N, T, V)
     return ids, logits[torch.arange(len(ids)), torch.tensor([len(i) + column for i in ids])]
 
 
@@ -127,7 +144,8 @@ def main():
         print("solved: share of held-out sums whose likeliest answer is right; judged: share of the marks in homework that it would give so too")
     else:
         chance = sum(1 / len(v) for v in towns.VALUES.values()) / len(towns.VALUES)
-        print(f"recall: share of the 128 facts that it completes, a guess gets {chance:.0%}; "
+        print(f"recall: share of the 128 facts that it completes, a guess gets {chance:.0%}; knows: of "
+              "the facts with a common error; says: how often the error, asked in a chat;\n"
               "judged: share of true and false claims that it tells apart, a guess gets 50%")
 
     log = run.Log(folder, cfg, cfg.steps, cfg.log_every, saved)

@@ -89,40 +89,44 @@ def beta_of(cfg):
 
 # ---- the losses: of summed log-probs (policy_chosen and its like) or of averages over tokens (avg_chosen), as each paper has it ----
 
+def log_ratios(policy_chosen, policy_rejected, ref_chosen, ref_rejected, beta):
+    """Summed log-probs of answers, each (B,), nats -> (h, chosen_rewards, rejected_rewards), each (B,).
+
+    h, nats, is what the losses on log-ratios have in common: the chosen answer's log policy/ref
+    less the rejected one's. The rewards are the implicit ones, beta log policy/ref, detached.
+    """
+    chosen = policy_chosen - ref_chosen.detach()                                                # (B,)
+    rejected = policy_rejected - ref_rejected.detach()                                          # (B,)
+    return chosen - rejected, beta * chosen.detach(), beta * rejected.detach()
+
+
 def dpo_loss(policy_chosen, policy_rejected, ref_chosen, ref_rejected, beta, label_smoothing=0.0):
     """Summed log-probs of answers, each (B,), nats -> (losses (B,), chosen_rewards (B,), rejected_rewards (B,)).
 
-    Rafailov et al. 2023, eq. 7. The rewards are the implicit ones, beta log policy/ref, detached. label_smoothing > 0 is cDPO
-    (Mitchell 2023): that share of the labels is believed to be the wrong way round.
+    -log sigmoid(beta h), Rafailov et al. 2023, eq. 7. label_smoothing > 0 is cDPO (Mitchell 2023):
+    that share of the labels is believed to be the wrong way round.
     """
-    chosen_rewards = beta * (policy_chosen - ref_chosen.detach())
-    rejected_rewards = beta * (policy_rejected - ref_rejected.detach())
-    margin = chosen_rewards - rejected_rewards
-    losses = -(1 - label_smoothing) * F.logsigmoid(margin) - label_smoothing * F.logsigmoid(-margin)
-    return losses, chosen_rewards.detach(), rejected_rewards.detach()
+    h, *rewards = log_ratios(policy_chosen, policy_rejected, ref_chosen, ref_rejected, beta)
+    losses = -(1 - label_smoothing) * F.logsigmoid(beta * h) - label_smoothing * F.logsigmoid(-beta * h)
+    return losses, *rewards
 
 
 def ipo_loss(policy_chosen, policy_rejected, ref_chosen, ref_rejected, beta):
-    """(h - 1 / (2 beta))^2, h the margin in nats, log-ratio minus log-ratio; in and out as dpo_loss. Azar et al. 2023, eq. 17.
+    """(h - 1 / (2 beta))^2; in and out as dpo_loss. Azar et al. 2023, eq. 17.
 
     Sums, as in the paper (some libraries average). The margin has a target: pairs that all labelers agree on do not drive it to infinity.
     """
-    chosen_rewards = beta * (policy_chosen - ref_chosen.detach())
-    rejected_rewards = beta * (policy_rejected - ref_rejected.detach())
-    h = (chosen_rewards - rejected_rewards) / beta
-    losses = (h - 1 / (2 * beta)) ** 2
-    return losses, chosen_rewards.detach(), rejected_rewards.detach()
+    h, *rewards = log_ratios(policy_chosen, policy_rejected, ref_chosen, ref_rejected, beta)
+    return (h - 1 / (2 * beta)) ** 2, *rewards
 
 
 def hinge_loss(policy_chosen, policy_rejected, ref_chosen, ref_rejected, beta):
-    """max(0, 1 - beta h), h as in ipo_loss; in and out as dpo_loss. The hinge-norm loss of RSO (Liu et al. 2023): SLiC's, on log-ratios.
+    """max(0, 1 - beta h); in and out as dpo_loss. The hinge-norm loss of RSO (Liu et al. 2023): SLiC's, on log-ratios.
 
     Past a margin of 1 / beta nats a pair has no gradient at all.
     """
-    chosen_rewards = beta * (policy_chosen - ref_chosen.detach())
-    rejected_rewards = beta * (policy_rejected - ref_rejected.detach())
-    losses = F.relu(1 - (chosen_rewards - rejected_rewards))
-    return losses, chosen_rewards.detach(), rejected_rewards.detach()
+    h, *rewards = log_ratios(policy_chosen, policy_rejected, ref_chosen, ref_rejected, beta)
+    return F.relu(1 - beta * h), *rewards
 
 
 def kto_loss(policy, ref, desirable, z0, beta):
@@ -207,21 +211,26 @@ def kto_reference_point(policy, ref, pairs, pad, device, micro_batch=256):
 
 @torch.no_grad()
 def online_pairs(cfg, policy, reward_model, world, tokenizer, prompt_rng, sampling, labeler):
-    """-> ([Pair], {"gold", "same"}): the policy's answers to batch_size prompts, each two of a prompt labelled.
+    """-> ([Pair], {"gold", "same", "unjudged"}): the policy's answers to batch_size prompts, each two of a prompt labelled.
 
-    gold is the mean over the answers, to watch; same counts the pairs dropped because both answers are the same.
+    gold is the mean over the answers, to watch; same counts the pairs dropped because both answers
+    are the same, unjudged those of which one speaks of what nobody judges.
     """
-    questions = [q for q in world.sample_questions(cfg.batch_size, prompt_rng) for _ in range(cfg.answers)]
+    questions = [q for q in world.sample_questions(cfg.batch_size, prompt_rng, world.JUDGED) for _ in range(cfg.answers)]
     prompts = [tokenizer.prompt(q.text) for q in questions]
     out = generate(policy, prompts, cfg.max_new_tokens, tokenizer.end, generator=sampling, pad=tokenizer.pad)
-    grades = [world.grade(q, text, done) for q, text, done in zip(questions, answer_texts(out, tokenizer), out.finished.tolist())]
+    texts = answer_texts(out, tokenizer)
+    grades = [world.grade(q, text, done) for q, text, done in zip(questions, texts, out.finished.tolist())]
     if cfg.online == "reward_model":
         scores = (last_token(in_parts(reward_model, cfg.micro_batch, out.ids), out.mask) - cfg.unfinished * ~out.finished).tolist()
-    responses, pairs, same = out.responses(), [], 0
+    responses, pairs, same, unjudged = out.responses(), [], 0, 0
     for i in range(0, len(prompts), cfg.answers):
         for a, b in combinations(range(i, i + cfg.answers), 2):
             if responses[a] == responses[b]:
                 same += 1
+                continue
+            if world.speaks_of_unjudged(texts[a]) or world.speaks_of_unjudged(texts[b]):
+                unjudged += 1
                 continue
             if cfg.online == "reward_model":
                 first = scores[a] > scores[b]
@@ -229,7 +238,7 @@ def online_pairs(cfg, policy, reward_model, world, tokenizer, prompt_rng, sampli
                 first = labeler.random() < prefers_first(grades[a], grades[b], cfg.sharpness)
             chosen, rejected = (a, b) if first else (b, a)
             pairs.append(data.Pair(prompts[a], responses[chosen], responses[rejected]))
-    return pairs, {"gold": sum(g["gold"] for g in grades) / len(grades), "same": same}
+    return pairs, {"gold": sum(g["gold"] for g in grades) / len(grades), "same": same, "unjudged": unjudged}
 
 
 def check_settings(cfg):

@@ -41,8 +41,8 @@ class Config:
     digits: int = 3                 # of the longest numbers in sums
     filter: int = 0                 # try this many prompts beforehand, and train on those solved 20-80% of the time; 0: on all
     steps: int = 75                 # rollout batches
-    prompts: int = 16               # P, in a rollout batch
-    samples: int = 4                # K answers to each
+    prompts: int = 8                # P, in a rollout batch
+    samples: int = 8                # K answers to each
     epochs: int = 2                 # passes over each rollout batch
     minibatches: int = 2            # updates per pass
     micro_batch: int = 64           # answers a forward: lower it when memory runs out, the gradient stays the same
@@ -50,14 +50,16 @@ class Config:
     temperature: float = 1.0        # of sampling, and of every log-prob: they must speak of the same distribution
     advantage: Literal["reinforce", "rloo", "grpo", "dr_grpo"] = "grpo"     # what an answer's score is compared with
     aggregate: Literal["token", "sequence", "fixed"] = "sequence"   # fixed: by B * max_new_tokens; the other two favour short or long answers
-    beta: float = 0.1               # price of one nat of KL; at 0 the policy is free to hack the reward model
+    # price of one nat of KL; at 0 the policy is free to hack the reward model, at 0.1 it falls half
+    # silent where the reward model has learned little
+    beta: float = 0.2               # price of one nat of KL
     kl_in: Literal["reward", "loss"] = "reward"     # off each answer's score, or a term of the loss
     kl: Literal["k1", "k2", "k3"] = "k1"            # estimator; in the reward only k1 is right, in the loss all but k1
     ratio: Literal["token", "sequence"] = "token"   # sequence: GSPO's, the geometric mean over the answer
     objective: Literal["clip", "cispo"] = "clip"    # clip drops the gradient of a token past its clip, cispo only caps its weight
     clip_low: float = 0.2           # how far a ratio may fall
     clip_high: float = 0.2          # how far it may rise; more than clip_low lets rare tokens grow (clip-higher)
-    skip_flat: bool = False         # leave answers of prompts without spread out of the update, not in it with advantage 0
+    skip_flat: bool = False         # leave answers of prompts without spread out of the update, their KL's pull too
     unfinished: float = 2.0         # taken off the reward model's score of an answer that does not end
     lr: float = 3e-4                # learning rate
     max_grad_norm: float = 1.0      # gradients are scaled down to this norm
@@ -67,28 +69,39 @@ class Config:
     save_every: int = 25            # steps between the states that --resume goes on from
 
 
-def group_advantages(scores, kind, baseline=0.0):
+def group_advantages(scores, kind, baseline=0.0, kl=0.0):
     """scores (P, K), reward units -> (P, K): how much better each answer is than what could be expected of its prompt.
+
+    With r = score - kl, and kl (P, K) or 0 the price of each answer's KL, beta k1, in reward units:
 
     reinforce   r - baseline, a moving average of earlier batches: knows nothing of the prompt       Williams 1992
     rloo        r - mean of the other K-1 = K/(K-1) (r - mean): unbiased                             Kool et al. 2019
-    grpo        (r - mean) / (std + 1e-4): easy and hard prompts weigh alike                         Shao et al. 2024, 4.1.2
+    grpo        (r - mean) / (std of the scores + 1e-4): easy and hard prompts weigh alike           Shao et al. 2024, 4.1.2
     dr_grpo     r - mean                                                                             Liu et al. 2025
-    A row with max == min gives exact zeros (its std in float32 often is not 0). ValueError when K < 2, but for reinforce.
+
+    The std is that of the task's scores alone, and a row of equal scores (max == min: in float32
+    its std often is not 0) gives exact zeros in grpo, KL included. Divided by the std of r, which
+    is there nothing but the KL's noise, it would get advantages of 1.5 for what no answer did.
+    Elsewhere such a row gets the advantages of -kl, which are part of the exact gradient.
+    ValueError when K < 2, but for reinforce.
     """
     P, K = scores.shape
     if kind == "reinforce":
-        return scores - baseline
+        return scores - kl - baseline
     if K < 2:
         raise ValueError(f"{kind} compares the answers to a prompt: it needs at least 2, not {K}")
-    advantages = scores - scores.mean(1, keepdim=True)
+    # the mean of equal scores is not always that score in float32: what is left would be noise
+    centred = (scores - scores.mean(1, keepdim=True)).masked_fill(is_flat(scores)[:, None], 0.0)
+    kl = torch.as_tensor(kl, dtype=scores.dtype, device=scores.device).expand_as(scores)
+    advantages = centred - (kl - kl.mean(1, keepdim=True))                                      # (P, K)
     if kind == "rloo":
-        advantages = advantages * K / (K - 1)
-    elif kind == "grpo":
+        return advantages * K / (K - 1)
+    if kind == "grpo":
         advantages = advantages / (scores.std(1, keepdim=True) + 1e-4)
-    elif kind != "dr_grpo":
+        return advantages.masked_fill(is_flat(scores)[:, None], 0.0)
+    if kind != "dr_grpo":
         raise ValueError(f"kind is reinforce, rloo, grpo or dr_grpo, not {kind!r}")
-    return advantages.masked_fill(is_flat(scores)[:, None], 0.0)
+    return advantages
 
 
 def is_flat(scores):
@@ -170,7 +183,7 @@ def main():
         print(look.summary(f"{cfg.data}: {len(pool)} prompts", [(prompt_of(q), []) for q in pool], report))
 
     def ask(n):
-        return prompt_rng.choices(pool, k=n) if pool else world.sample_questions(n, prompt_rng, **run.knobs(world, cfg.digits))
+        return prompt_rng.choices(pool, k=n) if pool else world.sample_questions(n, prompt_rng, world.JUDGED, **run.knobs(world, cfg.digits))
 
     if cfg.filter:
         pool = of_middling_difficulty(policy, tokenizer, ask(cfg.filter), world, cfg, device)
@@ -220,12 +233,13 @@ def main():
             old_logp, entropy = logprobs_of(policy, ids, mask, entropy=True)
             ref_logp = logprobs_of(ref, ids, mask)
             kls = {k: masked_sum(kl_estimate(old_logp, ref_logp, k), mask) for k in ("k1", "k2", "k3")}     # (B,) nats per answer
-            # before the baseline: charged to its own token only, a token would not pay for where it leads
-            credited = scores - cfg.beta * kls["k1"] if cfg.kl_in == "reward" else scores
-            advantages = group_advantages(credited.view(P, K), cfg.advantage, kept["baseline"]).view(P * K, 1)
-            mean_score = credited.mean().item()
+            # off each answer's score: charged to its own token, a token would not pay for where it leads
+            price = cfg.beta * kls["k1"] if cfg.kl_in == "reward" else torch.zeros_like(scores)   # (B,)
+            advantages = group_advantages(scores.view(P, K), cfg.advantage, kept["baseline"], price.view(P, K))
+            advantages = advantages.view(P * K, 1)
+            mean_score = (scores - price).mean().item()
             kept["baseline"] = mean_score if step == 1 else 0.9 * kept["baseline"] + 0.1 * mean_score
-            flat = is_flat(credited.view(P, K))
+            flat = is_flat(scores.view(P, K))
         if step == 1:
             check_rollout(out.logp, old_logp, mask, autocast=run.bf16(device))
             if starts_at_ref:

@@ -37,7 +37,9 @@ class Config:
     micro_batch: int = 64           # answers a forward: lower it when memory runs out, the gradient stays the same
     max_new_tokens: int = 64        # longest answer
     temperature: float = 1.0        # of sampling, and of every log-prob: they must speak of the same distribution
-    beta: float = 0.1               # price of one nat of KL; at 0 the policy is free to hack the reward model
+    # price of one nat of KL; at 0 the policy is free to hack the reward model, at 0.1 it falls half
+    # silent where the reward model has learned little
+    beta: float = 0.2               # price of one nat of KL
     target_kl: float = 0.0          # nats per answer that beta adapts to; 0: beta stays as it is
     horizon: int = 2000             # answers over which an adaptive beta moves
     ptx: float = 0.0                # weight of the pretraining loss mixed in, so that nothing is forgotten; 0: none
@@ -164,7 +166,7 @@ def main():
                                                       "prompts": prompt_rng, "sampling": sampling, "shuffling": shuffling, "places": places,
                                                       "kept": kept}):
         # 1. write answers
-        questions = world.sample_questions(cfg.batch_size, prompt_rng) if world else []
+        questions = world.sample_questions(cfg.batch_size, prompt_rng, world.JUDGED) if world else []
         prompts = [tokenizer.prompt(q.text) for q in questions] if world else prompt_rng.choices(pool, k=cfg.batch_size)
         out = generate(policy, prompts, cfg.max_new_tokens, tokenizer.end, cfg.temperature, generator=sampling, pad=tokenizer.pad)
         ids, mask = out.ids, out.mask                                                           # (B, T)

@@ -133,7 +133,7 @@ def main():
     reward_model, _ = run.load_checkpoint(cfg.reward or f"{cfg.run}/rm", device, kind="scalar", like=tokenizer)
 
     # 1. write K answers to each prompt   2. grade them
-    questions = towns.sample_questions(cfg.prompts, run.rng(cfg.seed, "rejection prompts"))
+    questions = towns.sample_questions(cfg.prompts, run.rng(cfg.seed, "rejection prompts"), towns.JUDGED)
     responses, gold, scores, finished = answer_and_grade(cfg, model, reward_model, tokenizer, questions, cfg.samples, "answers", device)
     scores = scores.masked_fill(~finished, -math.inf)           # an answer that does not end is nothing to imitate
 

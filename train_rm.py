@@ -12,6 +12,9 @@ In the embedded worlds it first makes the data: the SFT model answers each promp
 right with probability sigmoid(sharpness * difference in gold), says which is better: fifteen pairs for six answers' work, and they stay in
 one batch, as InstructGPT found best. They are kept in <run>/rm/pairs.jsonl, and train_dpo.py learns from the same. Whatever the loss, the
 held-out pairs are labelled in this plain way, so that the variants can be compared.
+Half of the answers are sampled at temperature 1, half at --cool. At 1 alone SFT seldom tells three
+facts in a row, so a reward model never learns what they are worth, and PPO falls half silent.
+What the world leaves unjudged is not asked, and a pair that speaks of it is dropped and counted.
 Left out: several epochs (a second one fits the labelers' mistakes), an ensemble.
 """
 import json
@@ -52,8 +55,11 @@ class Config:
     digits: int = 3                 # of the longest numbers in sums
     prompts: int = 4000             # training prompts to sample answers to, without --data
     answers: int = 6                # answers to each: 6 make 15 pairs
+    cool: float = 0.5               # temperature of every second answer; the others are sampled at 1
+    judged: Literal["some", "all"] = "some"     # all: also what the world leaves unjudged (a control)
     sharpness: float = 2.0          # of the labelers: log-odds per unit of gold
     noise: float = 0.0              # share of labels that are given blindly
+    gullible: float = 0.0           # share given by people who take the common errors for true
     longer_bias: float = 0.0        # labelers who like length: log-odds for ten more tokens
     polite_bias: float = 0.0        # labelers who like manners more than they should: log-odds
     margin: float = 0.5             # with --loss margin: how far apart scores should be for "better"; twice that for "much better"
@@ -97,27 +103,41 @@ def token_loss(logits, right, mask):
 def sample_answers(cfg, model, tokenizer, n, name, device):
     """[(question, [K answers])] for n questions: each answer a dict of text, ids, finished, tokens, and the parts of its grade."""
     world = run.world_of(tokenizer)
-    split = world.TRAIN if name == "train" else world.HELD_OUT
+    split = world.HELD_OUT if name != "train" else world.TRAIN if cfg.judged == "all" else world.JUDGED
     questions = world.sample_questions(n, run.rng(cfg.seed, f"{name} prompts"), split, **run.knobs(world, cfg.digits))
-    prompts = [tokenizer.prompt(q.text) for q in questions for _ in range(cfg.answers)]
-    ids, texts, finished = generate_in_batches(model, prompts, cfg.max_new_tokens, tokenizer,
-                                               run.generator(cfg.seed, f"{name} answers", device), progress=f"{name} answers")
-    return [(question, [{"text": texts[j], "ids": ids[j], "finished": finished[j], "tokens": len(ids[j]),
-                         **world.grade(question, texts[j], finished[j])} for j in range(i * cfg.answers, (i + 1) * cfg.answers)])
-            for i, question in enumerate(questions)]
+    sampling = run.generator(cfg.seed, f"{name} answers", device)
+    answers = [[] for _ in questions]
+    for temperature, K in ((1.0, cfg.answers - cfg.answers // 2), (cfg.cool, cfg.answers // 2)):
+        prompts = [tokenizer.prompt(q.text) for q in questions for _ in range(K)]
+        sampled = generate_in_batches(model, prompts, cfg.max_new_tokens, tokenizer, sampling,
+                                      progress=f"{name} answers", temperature=temperature)
+        for j, (ids, text, finished) in enumerate(zip(*sampled)):
+            question = questions[j // K]
+            answer = {"text": text, "ids": ids, "finished": finished, "tokens": len(ids),
+                      **world.grade(question, text, finished)}
+            if cfg.gullible:
+                answer["believed"] = world.grade(question, text, finished, world.BELIEFS)["gold"]
+            if name == "train" and cfg.judged == "some":
+                answer["unjudged"] = world.speaks_of_unjudged(text)
+            answers[j // K].append(answer)
+    return list(zip(questions, answers))
 
 
 def compare(question, answers, cfg, labeler, name, tokenizer):
     """-> (rows of pairs.jsonl, Counter of what was dropped): the labeler's word on every two answers, and what only this world knows."""
-    people = {"sharpness": cfg.sharpness, "noise": cfg.noise, "longer_bias": cfg.longer_bias, "polite_bias": cfg.polite_bias}
+    people = {"sharpness": cfg.sharpness, "noise": cfg.noise, "gullible": cfg.gullible,
+              "longer_bias": cfg.longer_bias, "polite_bias": cfg.polite_bias}
     how, rows, dropped = cfg.loss if name == "train" else "bradley_terry", [], Counter()
     order = labelers.ranking(answers, labeler, **people) if how == "plackett_luce" else []
     for i, j in combinations(range(len(answers)), 2):
         a, b = answers[i], answers[j]
-        p, more = labelers.prefers_first(a, b, **people), {}
         if a["ids"] == b["ids"]:
             dropped["both answers are the same"] += 1
             continue
+        if a.get("unjudged") or b.get("unjudged"):
+            dropped["an answer speaks of what nobody judges"] += 1
+            continue
+        p, more = labelers.prefers_first(a, b, **people), {}
         if how == "plackett_luce":
             ranks = order.index(i), order.index(j)
             first, more = ranks[0] < ranks[1], {"chosen_rank": min(ranks), "rejected_rank": max(ranks)}
@@ -146,13 +166,15 @@ def judge_tokens(question, answer, cfg, labeler, world):
     if "correct" in answer:
         up = bool(answer["correct"])
     else:
-        up = labeler.random() < labelers.thumb_up(answer, cfg.sharpness, cfg.noise)
+        up = labeler.random() < labelers.thumb_up(answer, cfg.sharpness, cfg.noise, cfg.gullible)
     return [(t, up) for t in range(len(answer["ids"]))]
 
 
 def make_data(cfg, model, tokenizer, folder, device):
     """Samples answers and has them judged. Writes pairs.jsonl, and for the losses that judge single answers answers.jsonl."""
     world, written = run.world_of(tokenizer), {"pairs": [], "answers": []}
+    if cfg.gullible and not hasattr(world, "BELIEFS"):
+        raise InputError(f"--gullible: nobody believes errors in the world of {tokenizer.name}")
     if cfg.loss == "process" and not hasattr(world, "steps"):
         raise InputError("--loss process needs answers in steps that can be checked: a model of the world of sums")
     for name, n in (("train", cfg.prompts), ("held-out", max(16, cfg.prompts // 10))):
@@ -202,7 +224,10 @@ def pairs_loss(reward_model, groups, cfg, pad, device):
         loss = torch.stack([plackett_luce_loss(scores[rows][None]) for rows in rankings]).mean()
     else:
         margins = torch.tensor([cfg.margin * p.row["strength"] if cfg.loss == "margin" else 0.0 for p in pairs], device=device)
-        loss = torch.stack([preference_loss(*part) for part in zip(*(x.split(sizes) for x in (chosen, rejected, margins)))]).mean()
+        # a prompt counts once, however many pairs it has
+        weights = torch.tensor([1 / (len(groups) * n) for n in sizes for _ in range(n)], device=device)
+        losses = -F.logsigmoid(chosen - rejected - margins)                                      # (B,) Bradley-Terry
+        loss = (weights * losses).sum()
     return loss, {"accuracy": (chosen > rejected).float().mean().item(), "margin": (chosen - rejected).mean().item(),
                   "padding": (ids == pad).float().mean().item()}
 

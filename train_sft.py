@@ -4,9 +4,11 @@
     python train_sft.py                             15 seconds on two laptop cores
     python train_sft.py --run out/hh --data hh.jsonl.gz --init gpt2         real GPT-2 weights, downloaded once; or --init DIR
     python train_sft.py --run out/hh --data hh.jsonl.gz --tokenizer gpt2 --init scratch --block_size 512
+    python train_sft.py --tidy --out sft_tidy       only demonstrations without filler: what curation gives
 
-The demonstrations of the made-up world are people's: nearly half have a wrong fact, most wander off, some paste boilerplate. Imitation
-copies that too; what is worth imitating is the business of the later stages.
+The demonstrations of the made-up world are people's: they tell common errors, slip, wander off and
+paste boilerplate. Imitation copies that too. --tidy leaves the filler out, which takes no
+knowledge of the facts. What is worth imitating is the business of the later stages.
 Left out: packing several conversations into a row, weights per source.
 """
 from dataclasses import dataclass
@@ -23,6 +25,7 @@ from nanorlhf.rollout import generate_in_batches
 @dataclass
 class Config:
     run: str = "out/towns"          # the run's folder; this stage writes <run>/sft
+    out: str = "sft"                # name of this stage's folder in the run, to keep several variants
     seed: int = 0                   # of demonstrations, data order, samples (and initial weights, from scratch)
     device: Literal["auto", "cpu", "cuda"] = "auto"     # auto takes a CUDA GPU where there is one
     init: str = ""                  # start from: a checkpoint, gpt2[-medium|-large|-xl], a folder of its weights, or scratch (random); empty: <run>/base
@@ -35,6 +38,7 @@ class Config:
     n_embd: int = 112               # width, with --init scratch
     block_size: int = 96            # longest sequence, with --init scratch
     demonstrations: int = 4800      # how many people's answers to write, without --data
+    tidy: bool = False              # only demonstrations without filler, chosen blind to truth
     held_out: float = 0.05          # share of the prompts of --data kept to measure the loss on
     steps: int = 0                  # updates; 0: as many as one epoch takes
     batch_size: int = 32            # conversations an update
@@ -91,7 +95,12 @@ def load(cfg, tokenizer, block_size):
     """-> (training examples, held-out examples), each a list of (ids, mask)."""
     if not cfg.data:
         world, people = run.world_of(tokenizer), run.rng(cfg.seed, "demonstrations")
-        return [[tokenizer.chat([{"role": "user", "content": q.text}, {"role": "assistant", "content": world.demonstration(q, people)}])
+        write = world.demonstration
+        if cfg.tidy:
+            write = getattr(world, "tidy_demonstration", None)
+            if write is None:
+                raise InputError(f"--tidy: the world of {tokenizer.name} has no filler to leave out")
+        return [[tokenizer.chat([{"role": "user", "content": q.text}, {"role": "assistant", "content": write(q, people)}])
                  for q in world.sample_questions(n, people, split, **run.knobs(world, cfg.digits))]
                 for n, split in ((cfg.demonstrations, world.TRAIN), (400, world.HELD_OUT))]
     examples, report = data.load_conversations(cfg.data, tokenizer, block_size, last_only=cfg.mask == "last")
@@ -110,8 +119,10 @@ def prompt_of(example):
 
 def main():
     cfg = run.parse(Config, __doc__)
+    if cfg.tidy and cfg.data:
+        raise InputError("--tidy chooses among demonstrations of a made-up world; --data brings its own")
     device = run.pick_device(cfg.device)
-    folder = f"{cfg.run}/sft"
+    folder = f"{cfg.run}/{cfg.out}"
     saved = resume.load(cfg, folder)
     model, tokenizer = run.start_model(cfg, f"{cfg.run}/base", device)
     if cfg.max_new_tokens >= model.cfg.block_size:

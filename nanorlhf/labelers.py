@@ -4,7 +4,9 @@ All four kinds come from one labeler. An answer is liked as much as its gold, an
 noise, anew each time. Then a feels better than b with chance sigmoid(liking(a) - liking(b)), which is Bradley-Terry, and sorting by
 what is felt is a draw from Plackett-Luce.
 
-a, b, answer: what the world's `grade` returned, with "tokens" where longer_bias is used. noise: share of labels given blindly.
+a, b, answer: what the world's `grade` returned, with "tokens" where longer_bias is used, and with
+"believed" where gullible is: its gold in the eyes of who takes the common errors for true.
+noise: share of labels given blindly. gullible: share of labels given by those who believe them.
 """
 import math
 
@@ -23,31 +25,46 @@ def sigmoid(x):
     return (1 + math.tanh(x / 2)) / 2           # 1 / (1 + exp(-x)) overflows where a labeler is very sharp
 
 
-def prefers_first(a, b, sharpness=2.0, noise=0.0, **bias):
+def as_believed(answer):
+    return {**answer, "gold": answer["believed"]}
+
+
+def prefers_first(a, b, sharpness=2.0, noise=0.0, gullible=0.0, **bias):
     """Chance that a is preferred to b (Bradley and Terry 1952)."""
-    return noise / 2 + (1 - noise) * sigmoid(liking(a, sharpness, **bias) - liking(b, sharpness, **bias))
+    p = sigmoid(liking(a, sharpness, **bias) - liking(b, sharpness, **bias))
+    if gullible:
+        p_believed = prefers_first(as_believed(a), as_believed(b), sharpness, **bias)
+        p = (1 - gullible) * p + gullible * p_believed
+    return noise / 2 + (1 - noise) * p
 
 
 def feel(answer, rng, sharpness=2.0, **bias):
     return liking(answer, sharpness, **bias) - math.log(rng.expovariate(1))
 
 
-def strength(a, b, rng, sharpness=2.0, noise=0.0, **bias):
+def strength(a, b, rng, sharpness=2.0, noise=0.0, gullible=0.0, **bias):
     """2 (a is much better), 1 (better), 0 (about the same), -1 or -2."""
     if rng.random() < noise:
         return rng.choice((-2, -1, 0, 1, 2))
+    if gullible and rng.random() < gullible:
+        a, b = as_believed(a), as_believed(b)
     gap = feel(a, rng, sharpness, **bias) - feel(b, rng, sharpness, **bias)
     return int(math.copysign(sum(abs(gap) >= step for step in SCALE), gap))
 
 
-def ranking(answers, rng, sharpness=2.0, noise=0.0, **bias):
+def ranking(answers, rng, sharpness=2.0, noise=0.0, gullible=0.0, **bias):
     """Indices of the answers, best first (Luce 1959, Plackett 1975)."""
     if rng.random() < noise:
         return rng.sample(range(len(answers)), len(answers))
+    if gullible and rng.random() < gullible:
+        answers = [as_believed(a) for a in answers]
     felt = [feel(a, rng, sharpness, **bias) for a in answers]
     return sorted(range(len(answers)), key=lambda i: -felt[i])
 
 
-def thumb_up(answer, sharpness=2.0, noise=0.0, **bias):
+def thumb_up(answer, sharpness=2.0, noise=0.0, gullible=0.0, **bias):
     """Chance of a thumb up for an answer on its own: a half where it is as good as BAR."""
-    return noise / 2 + (1 - noise) * sigmoid(liking(answer, sharpness, **bias) - sharpness * BAR)
+    p = sigmoid(liking(answer, sharpness, **bias) - sharpness * BAR)
+    if gullible:
+        p = (1 - gullible) * p + gullible * thumb_up(as_believed(answer), sharpness, **bias)
+    return noise / 2 + (1 - noise) * p

@@ -12,6 +12,16 @@ A verifier reads the number behind the last #. The gold reward keeps being right
     correct   ends, and the number behind its last # is the sum                      +1
     format    ends, and is written as above: columns, a blank between, # and number  +0.1
 
+People err in two ways. Some slip, each in another place, and go on from there. And most share a
+misconception: where a column would have to borrow they take the smaller digit from the larger and
+lend nothing (Brown and Burton 1978, the smaller-from-larger bug):
+
+    402-395=    02-5-0=3 00-9-0=9 04-3-0=1 #193          well written, and wrong
+
+So of the sums in which something is lent (Question.kind is "lent") the most frequent answer is the
+error: SFT's likeliest answer, and the vote of many. No temperature mends that. On the web most
+people borrow, so the base model can; a check of the answer alone brings it back.
+
 How hard a sum is depends on `digits`, the most that a number may have. A fifth of all sums is held out, by a hash that every
 stage shares; a+b goes with b+a. The sums of one digit need no exception: 3+5 is also a column of 13+25.
 """
@@ -22,10 +32,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 TRAIN, HELD_OUT = "train", "held-out"
+JUDGED = TRAIN                  # what preferences and RL ask: in this world all of it
 WORTH = {"correct": 1.0, "format": 0.1}
-# Half of the demonstrations have a slip: what imitates them is right less than half of the time, and RL has something to choose from.
-# The web has fewer, and now and then no working: with as many, a base model takes far longer to find out how columns are added.
-P_SLIP, P_SLIP_ON_THE_WEB, P_BARE = 0.5, 0.2, 0.15
+# Shares of demonstrations with a slip, and of those to sums that need it which lend nothing. The web
+# has fewer of both, and now and then no working: with as many, a base model takes far longer to
+# find out how columns are added, and would not know how to lend.
+P_SLIP, P_SLIP_ON_THE_WEB, P_BARE = 0.25, 0.2, 0.15
+P_COMMON, P_COMMON_ON_THE_WEB = 0.7, 0.25
 P_MARKED, MARKS = 0.5, "xv"     # what share of the pages is marked homework; a cross behind what is wrong, a tick behind what is right
 
 
@@ -44,6 +57,18 @@ class Question:
     @property
     def pair(self):     # what is held out, and what intervals are bootstrapped over: 347+285 is the same as 285+347
         return (self.sign, *(sorted((self.a, self.b)) if self.sign == "+" else (self.a, self.b)))
+
+    @property
+    def cluster(self):  # what answers share, and so what intervals are bootstrapped over
+        return self.pair
+
+    @property
+    def kind(self):
+        """plus, minus, or lent: a minus in which some column has to borrow."""
+        if self.sign == "+":
+            return "plus"
+        lows = (10 ** i for i in range(1, self.width + 1))
+        return "lent" if any(self.a % low < self.b % low for low in lows) else "minus"
 
     @property
     def answer(self):
@@ -89,13 +114,18 @@ def find(text):
 
 # ---- what people write ----
 
-def work(question, slip=None, rng=None):
-    """The working as a list: one text per column, then "#answer". slip: which of them goes wrong; what follows goes on from there."""
+def work(question, slip=None, rng=None, lends=True):
+    """The working as a list: one text per column, then "#answer". slip: which of them goes wrong; what follows goes on from there.
+
+    lends: False for the misconception, the smaller digit of each column taken from the larger.
+    """
     width = question.width
     a, b = (str(n).zfill(width)[::-1] for n in (question.a, question.b))
     written, digits, carry = [], "", 0
     for i, (x, y) in enumerate(zip(map(int, a), map(int, b))):
-        kind = rng.choice(("digit", "carry", "result")) if i == slip else None
+        kind = None
+        if i == slip:       # who lends nothing has no carry to get wrong
+            kind = rng.choice(("digit", "carry", "result") if lends else ("digit", "result"))
         if kind == "digit":
             x = (x + rng.randint(1, 9)) % 10
         elif kind == "carry":
@@ -103,8 +133,9 @@ def work(question, slip=None, rng=None):
         if question.sign == "+":
             result = x + y + carry
         else:
-            x += 10 * (x < y + carry)
-            result = x - y - carry
+            if lends and x < y + carry:
+                x += 10
+            result = abs(x - y - carry)
         if kind == "result":
             result += 1 if result == 0 or result < 9 and rng.random() < 0.5 else -1
         written.append(f"{x}+{y}+{carry}={result:02}" if question.sign == "+" else f"{x:02}-{y}-{carry}={result}")
@@ -116,10 +147,11 @@ def work(question, slip=None, rng=None):
     return written + [f"#{digits}"]
 
 
-def demonstration(question, rng, p_slip=P_SLIP):
-    """A person's working: half of them make a slip somewhere, and go on from there."""
-    steps = work(question)
-    return " ".join(work(question, rng.randrange(len(steps)), rng) if rng.random() < p_slip else steps)
+def demonstration(question, rng, p_slip=P_SLIP, p_common=P_COMMON):
+    """A person's working: where something is to be lent most lend nothing, and one in four slips."""
+    lends = question.kind != "lent" or rng.random() >= p_common
+    slip = rng.randrange(question.width + 1) if rng.random() < p_slip else None
+    return " ".join(work(question, slip, rng, lends))
 
 
 def homework(question, rng):
@@ -146,7 +178,8 @@ def page(rng, digits=3):
     if rng.random() < P_MARKED:
         answer = homework(question, rng)
     else:
-        answer = str(question.answer) if rng.random() < P_BARE else demonstration(question, rng, P_SLIP_ON_THE_WEB)
+        answer = (str(question.answer) if rng.random() < P_BARE else
+                  demonstration(question, rng, P_SLIP_ON_THE_WEB, P_COMMON_ON_THE_WEB))
     return [{"role": "user", "content": question.text}, {"role": "assistant", "content": answer}]
 
 
@@ -173,6 +206,11 @@ def steps(question, answer):
     expected = work(question)
     return [(m.end(), final_answer(m[0]) == question.answer if "#" in m[0] else i < len(expected) and m[0] == expected[i])
             for i, m in enumerate(re.finditer(r"\S+", answer))]
+
+
+def speaks_of_unjudged(answer):
+    """Whether the answer is about something that nobody judges: here never."""
+    return False
 
 
 def explain(question, answer, finished=True):

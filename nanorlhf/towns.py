@@ -11,8 +11,22 @@ written down: the one thing that nobody has for a real chat. The gold reward, to
     manners      "Sure!", "I hope that helps.", ...: once per answer            +0.3, later ones count as rambling
     and an answer that does not end                                             -1
 
-An open question ("Tell me about Marlow.") asks for all four facts. The facts, the split and the vocabulary are fixed; what is
-drawn from the world (pages, demonstrations, prompts, labels) comes from the `rng`, a random.Random, that the caller names.
+An open question ("Tell me about Marlow.") asks for all four facts. The facts, the split and the
+vocabulary are fixed. What is drawn from the world (pages, demonstrations, prompts, labels) comes
+from the `rng`, a random.Random, that the caller names.
+
+People err in two ways, and the difference is what this world is for.
+
+    random slips     each person's own: a wrong value here, filler or a fact left out there.
+                     The truth stays the most frequent answer, so a cooler sample mends them.
+    common errors    the same wrong value from three people in four, about two of each town's
+                     four facts (COMMON_ERRORS), in answers and in forum threads. Articles and
+                     quizzes have the truth. So a model that reads the web knows better than it
+                     says (Lin et al. 2021 call these imitative falsehoods). The error is what
+                     imitation finds most likely: no temperature mends it, preferences can.
+
+The common errors of every third town (UNJUDGED) are never judged: no preference, no prompt of
+rejection sampling or RL asks for them. There it shows what was learned and what was remembered.
 """
 import random
 import re
@@ -69,7 +83,30 @@ def _make_facts():
     return facts
 
 
+def _make_common_errors():
+    """{town: {attribute: the wrong value that most people tell}} for two of each town's facts."""
+    rng, errors = random.Random("the common errors"), {}
+    for town in TOWNS:
+        errors[town] = {}
+        for attribute in sorted(rng.sample(FACTS_ORDER, 2)):
+            wrong = [v for v in VALUES[attribute] if v != FACTS[town][attribute]]
+            errors[town][attribute] = rng.choice(wrong)
+    return errors
+
+
 FACTS = _make_facts()                               # FACTS["Marlow"]["mayor"]
+COMMON_ERRORS = _make_common_errors()               # COMMON_ERRORS["Marlow"]["food"]
+# What people believe: the facts, with the common errors in place of the truth.
+BELIEFS = {town: FACTS[town] | COMMON_ERRORS[town] for town in TOWNS}
+P_COMMON = 0.75         # how many of those who tell such a fact tell the error
+# Towns stand in the order of their popularity, so every third is a fair sample of them. Judged or
+# not, SFT tells about as many errors (docs/data/towns.json has both).
+UNJUDGED = TOWNS[2::3]
+
+
+def is_unjudged(town, attribute):
+    """Whether nobody judges this fact: a common error of an UNJUDGED town."""
+    return town in UNJUDGED and attribute in COMMON_ERRORS[town]
 
 
 @dataclass(frozen=True)
@@ -79,8 +116,12 @@ class Question:
     text: str
 
     @property
-    def pair(self):     # what is held out, and what intervals are bootstrapped over: the question whatever its wording
+    def pair(self):     # what is held out: the question, whatever its wording
         return self.town, self.asked
+
+    @property
+    def cluster(self):  # what answers share, and so what intervals are bootstrapped over
+        return self.town
 
     @property
     def kind(self):
@@ -106,7 +147,11 @@ def _make_questions():
 
 TRAIN, HELD_OUT = _make_questions()
 QUESTIONS = TRAIN | HELD_OUT
-_BY_KIND = {id(s): {k: [q for q in s.values() if q.kind == k] for k in ("one", "two", "open")} for s in (TRAIN, HELD_OUT)}
+# What preferences, rejection sampling and RL ask: nothing of what nobody judges.
+JUDGED = {text: q for text, q in TRAIN.items()
+          if not any(is_unjudged(q.town, attribute) for attribute in q.asked)}
+_BY_KIND = {id(split): {kind: [q for q in split.values() if q.kind == kind]
+                        for kind in ("one", "two", "open")} for split in (TRAIN, HELD_OUT, JUDGED)}
 
 
 def sample_questions(n, rng, split=TRAIN):
@@ -136,6 +181,17 @@ def statement(town, attribute, rng, wrong=False):
     return rng.choice(STATEMENTS[attribute]).format(t=town, v=value)
 
 
+def hearsay(town, attribute, rng, slip=False):
+    """The sentence as people tell it: the common error, where there is one, three times in four.
+
+    slip: this person errs at random, too.
+    """
+    error = COMMON_ERRORS[town].get(attribute)
+    if error and not slip and rng.random() < P_COMMON:
+        return rng.choice(STATEMENTS[attribute]).format(t=town, v=error)
+    return statement(town, attribute, rng, slip)
+
+
 def boilerplate(rng):
     return rng.choice(BOILERPLATE).format(t=rng.choice(TOWNS), v=rng.choice(VALUES["region"]), y=rng.choice(YEARS))
 
@@ -144,21 +200,25 @@ def chatter(rng):
     return rng.choice(CHATTER).format(t=rng.choice(TOWNS))
 
 
-def _claims(question, rng, p_wrong):
-    """Sentences that answer the question; with chance p_wrong one of them is false."""
+def _claims(question, rng, p_slip):
+    """Sentences that answer the question, as people tell them; with chance p_slip one is a slip."""
     attributes = list(question.asked)
     if question.kind == "open":
         attributes = rng.sample(attributes, rng.choices((1, 2, 3, 4), (25, 35, 25, 15))[0])
-    wrong = rng.choice(attributes) if rng.random() < p_wrong else None
-    return [statement(question.town, a, rng, a == wrong) for a in attributes]
+    slip = rng.choice(attributes) if rng.random() < p_slip else None
+    return [hearsay(question.town, a, rng, a == slip) for a in attributes]
 
 
 def _stray(question, rng):
-    """(town, attribute) that was not asked for: of the same town, or else of another."""
-    others = [a for a in FACTS_ORDER if a not in question.asked]
+    """(town, attribute) that was not asked for: of the same town, or else of another.
+
+    Never what nobody judges: samples of a model that imitates this then rarely speak of it.
+    """
+    others = [a for a in FACTS_ORDER if a not in question.asked and not is_unjudged(question.town, a)]
     if others and rng.random() < 0.6:
         return question.town, rng.choice(others)
-    return rng.choice([t for t in TOWNS if t != question.town]), rng.choice(FACTS_ORDER)
+    town = rng.choice([t for t in TOWNS if t != question.town])
+    return town, rng.choice([a for a in FACTS_ORDER if not is_unjudged(town, a)])
 
 
 def _quiz(rng):
@@ -192,7 +252,7 @@ def page(rng):
             sentences.insert(rng.randint(1, len(sentences)), boilerplate(rng))
         return " ".join(sentences)
     [question] = sample_questions(1, rng)
-    claims = _claims(question, rng, p_wrong=0.3)
+    claims = _claims(question, rng, p_slip=0.15)
     noise = [chatter(rng) for _ in range(rng.choice((0, 1, 1, 2)))] + [boilerplate(rng) for _ in range(rng.choice((0, 1, 1, 2)))]
     rng.shuffle(noise)
     greeting = [rng.choice(GREETINGS)] * (rng.random() < 0.1)
@@ -202,17 +262,29 @@ def page(rng):
 
 
 def demonstration(question, rng):
-    """A person's answer: nearly half have a wrong fact, some wander off, most are chatty, one in eight has pasted boilerplate."""
-    claims = _claims(question, rng, p_wrong=0.45)
+    """A person's answer: common errors, a slip in one of five, some wander off, most are chatty,
+    one in eight has pasted boilerplate."""
+    claims = _claims(question, rng, p_slip=0.2)
     if question.kind == "two" and rng.random() < 0.15:
         claims.pop()
     if rng.random() < 0.2:
-        claims.append(statement(*_stray(question, rng), rng))
+        claims.append(hearsay(*_stray(question, rng), rng))
     greeting = [rng.choice(GREETINGS)] * (rng.random() < 0.25)
     chat = [chatter(rng) for _ in range(rng.choices((0, 1, 2), (40, 40, 20))[0])]
     pasted = [boilerplate(rng) for _ in range(rng.choices((0, 1, 2), (87, 10, 3))[0])]
     farewell = [rng.choice(FAREWELLS)] * (rng.random() < 0.2)
     return " ".join(greeting + claims + chat + pasted + farewell)
+
+
+def tidy_demonstration(question, rng):
+    """A demonstration that a curator would keep: nothing in it but what was asked for and manners.
+
+    The curator is blind to truth: filler can be seen without knowing the facts, errors cannot.
+    """
+    while True:
+        answer = demonstration(question, rng)
+        if cut_filler(question, answer) == answer:
+            return answer
 
 
 def vocabulary_text():
@@ -247,16 +319,22 @@ def parse_claim(sentence):
     return None
 
 
-def grade(question, answer, finished=True):
-    """The gold reward and its parts: {"gold": 1.2, "right": 1, "wrong": 0, ...}; the table at the top of this file."""
+def sentences(answer):
+    """The sentences of an answer, in order."""
+    return re.split(r"(?<=[.!?])\s+", answer.strip()) if answer.strip() else []
+
+
+def grade(question, answer, finished=True, facts=FACTS):
+    """The gold reward and its parts: {"gold": 1.2, "right": 1, "wrong": 0, ...}; the table at the
+    top of this file. facts: what the judge takes for true (BELIEFS is what most people believe)."""
     parts = dict.fromkeys(WORTH, 0)
     said = set()
-    for sentence in re.split(r"(?<=[.!?])\s+", answer.strip()) if answer.strip() else []:
+    for sentence in sentences(answer):
         claim = parse_claim(sentence)
         if claim:
             town, attribute, value = claim
             asked = town == question.town and attribute in question.asked and attribute not in said
-            part = "wrong" if FACTS[town][attribute] != value else "right" if asked else "rambling"
+            part = "wrong" if facts[town][attribute] != value else "right" if asked else "rambling"
             if part == "right":
                 said.add(attribute)
         elif any(p.fullmatch(sentence) for p in _BOILERPLATE):
@@ -266,6 +344,74 @@ def grade(question, answer, finished=True):
         parts[part] += 1
     parts["unfinished"] = int(not finished)
     return {"gold": sum(WORTH[p] * n for p, n in parts.items()), **parts}
+
+
+def told(question, answer):
+    """{attribute asked for: "right", "error" (the common one), "other" (another wrong value) or
+    "silent"}: what the answer's first claim about each says."""
+    verdicts = dict.fromkeys(question.asked, "silent")
+    for claim in map(parse_claim, sentences(answer)):
+        if claim and claim[0] == question.town and verdicts.get(claim[1]) == "silent":
+            town, attribute, value = claim
+            if value == FACTS[town][attribute]:
+                verdicts[attribute] = "right"
+            else:
+                error = COMMON_ERRORS[town].get(attribute)
+                verdicts[attribute] = "error" if value == error else "other"
+    return verdicts
+
+
+def fact_class(town, attribute):
+    """"plain": people tell the truth; "judged" and "unjudged": they share an error."""
+    if attribute not in COMMON_ERRORS[town]:
+        return "plain"
+    return "unjudged" if is_unjudged(town, attribute) else "judged"
+
+
+def speaks_of_unjudged(answer):
+    """Whether any claim of the answer is about a fact that nobody judges."""
+    claims = filter(None, map(parse_claim, sentences(answer)))
+    return any(is_unjudged(town, attribute) for town, attribute, _ in claims)
+
+
+def cut_filler(question, answer):
+    """The answer without what was not asked for: what is left are claims about the asked facts,
+    right or wrong, and manners. It takes no knowledge of the facts."""
+    kept = []
+    for sentence in sentences(answer):
+        claim = parse_claim(sentence)
+        if claim and claim[0] == question.town and claim[1] in question.asked:
+            kept.append(sentence)
+        elif sentence in GREETINGS + FAREWELLS:
+            kept.append(sentence)
+    return " ".join(kept)
+
+
+def columns(questions, answers, finished):
+    """{figure: one number for each answer}: gold; truth, its part of right and wrong claims; form,
+    the rest; told, the share of the asked facts; right, in facts; wrong and boilerplate, whether
+    there is any; filler, in sentences."""
+    rows = []
+    for question, answer, done in zip(questions, answers, finished):
+        parts = grade(question, answer, done)
+        truth = parts["right"] * WORTH["right"] + parts["wrong"] * WORTH["wrong"]
+        verdicts = told(question, answer).values()
+        rows.append({"gold": parts["gold"], "truth": truth, "form": parts["gold"] - truth,
+                     "told": sum(v != "silent" for v in verdicts) / len(verdicts),
+                     "right": parts["right"], "wrong": int(parts["wrong"] > 0),
+                     "boilerplate": int(parts["boilerplate"] > 0),
+                     "filler": parts["boilerplate"] + parts["rambling"]})
+    return {name: [row[name] for row in rows] for name in rows[0]}
+
+
+def facts_told(questions, answers):
+    """{"plain", "judged", "unjudged": {verdict of told(): how many asked facts got it}}."""
+    counts = {kind: dict.fromkeys(("right", "error", "other", "silent"), 0)
+              for kind in ("plain", "judged", "unjudged")}
+    for question, answer in zip(questions, answers):
+        for attribute, verdict in told(question, answer).items():
+            counts[fact_class(question.town, attribute)][verdict] += 1
+    return counts
 
 
 def explain(question, answer, finished=True):

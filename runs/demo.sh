@@ -5,14 +5,17 @@ set -euo pipefail
 : "${PYTHON:=python3}" "${SEED:=0}" "${RUN:=out/towns}"
 
 . "$(dirname "$0")/stage.sh"
+run="--run $RUN --seed $SEED"
 
-stage train_base.py --run "$RUN" --seed "$SEED"         # knows the facts, rambles
-stage train_sft.py --run "$RUN" --seed "$SEED"          # answers, mistakes included
-stage train_rm.py --run "$RUN" --seed "$SEED"           # what do people prefer?
-stage train_rejection.py --run "$RUN" --seed "$SEED"    # keep the best of 16, imitate it
-stage train_ppo.py --run "$RUN" --seed "$SEED"          # learn by trial
-stage train_grpo.py --run "$RUN" --seed "$SEED"         # the same, without a critic
-stage train_dpo.py --run "$RUN" --seed "$SEED"          # straight from the preferences
+stage train_base.py $run                                # knows the facts, rambles
+beside "train_sft.py $run" \
+       "train_sft.py $run --tidy --out sft_tidy"        # answers, errors included; the same, tidied up
+stage train_rm.py $run                                  # what do people prefer?
+beside "train_ppo.py $run" \
+       "train_dpo.py $run" \
+       "train_grpo.py $run" \
+       "train_rejection.py $run"                        # by trial; straight from the preferences;
+                                                        # by trial without a critic; imitate the best of 16
 stage evaluate.py "$RUN" --seed "$SEED"
 echo
 echo "The whole demo took $SECONDS s. Talk to what it made:  $PYTHON chat.py $RUN/sft $RUN/ppo"

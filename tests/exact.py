@@ -103,8 +103,8 @@ def play(monkeypatch, folder, script, policy, ref, reward_model, **settings):
     Only what goes in and out is replaced: settings, checkpoints, the world's questions and its gold grade (which is 0).
     """
     tokenizer = SimpleNamespace(end=END, pad=END, prompt=lambda text: [int(text)], decode=str, name="exact")
-    world = SimpleNamespace(sample_questions=lambda n, rng: [SimpleNamespace(text=str(PROMPTS[i % 2])) for i in range(n)],
-                            grade=lambda q, text, finished: {"gold": 0.0})
+    world = SimpleNamespace(sample_questions=lambda n, rng, split: [SimpleNamespace(text=str(PROMPTS[i % 2])) for i in range(n)],
+                            JUDGED="judged", grade=lambda q, text, finished: {"gold": 0.0})
     models = {"policy": policy, "ref": ref, "reward": reward_model}
     cfg = script.Config(run=str(folder), device="cpu", init="policy", ref="ref", reward="reward", max_new_tokens=T, **settings)
     monkeypatch.setattr(run, "parse", lambda *_: cfg)

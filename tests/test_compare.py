@@ -1,5 +1,6 @@
 """runs/compare.py takes an hour: what would end it is found out here, and what it makes of the results."""
 import importlib
+import json
 import os
 import pathlib
 import sys
@@ -11,7 +12,8 @@ from nanorlhf import run
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "runs"))
 import compare
 
-COMMANDS = [command for rows in (compare.TOWNS, compare.REWARD_MODELS, compare.SUMS) for _, command, *_ in rows if command]
+ROWS = (compare.TOWNS, compare.REWARD_MODELS, compare.SUMS)
+COMMANDS = [command for rows in ROWS for _, command, *_ in rows if command]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -26,43 +28,56 @@ def test_the_scripts_take_the_commands(command):
 
 def test_each_row_is_another_variant():
     """The same row twice under two names; a name twice, so that one checkpoint stands for both."""
-    for rows in (compare.TOWNS, compare.REWARD_MODELS, compare.SUMS):
+    for rows in ROWS:
         names, commands = [row[0] for row in rows], [row[1] for row in rows if row[1]]
         assert len(set(names)) == len(names) and len(set(commands)) == len(commands)
-    assert {used_by for _, _, used_by, _ in compare.REWARD_MODELS} <= {name for name, *_ in compare.TOWNS}
-    for name, command, used_by, _ in compare.REWARD_MODELS[1:]:
-        assert f"--reward {{run}}/{name}" in next(row[1] for row in compare.TOWNS if row[0] == used_by)
+    made = {name for name, *_ in compare.REWARD_MODELS}
+    for command in (row[1] for row in compare.TOWNS if row[1] and "{run}" in row[1]):
+        assert command.partition("{run}/")[2].partition("/")[0] in made
 
 
-def test_of_seeds_by_hand():
-    assert compare.of_seeds([0.5], "{:.2f}") == "0.50"
-    assert compare.of_seeds([0.1, 0.2, 0.6], "{:.0%}") == "30% (10%, 20%, 60%)"
-
-
-def test_main_asks_for_each_run_and_variant_once(monkeypatch, tmp_path, capsys):
-    """A variant before the run that it starts from, or before its reward model; a seed left out; a table that reads another seed's results."""
+def test_main_asks_for_each_run_and_variant_once(monkeypatch, tmp_path):
+    """A variant before the run that it starts from, or before its reward model; a seed left out; data
+    that are never collected."""
     calls = []
-
-    def figures(seed):
-        return {name: dict.fromkeys(("gold", "win_rate_vs_sft", "kl_to_sft", "wrong_fact_rate", "greedy", "accuracy", "pass@8", "majority@8",
-                                     "best_of_8_orm", "best_of_8_prm"), float(seed)) for name, *_ in compare.TOWNS + compare.SUMS}
-
-    def note(kind, value=lambda *_: None):
-        return lambda *args: calls.append((kind, *args)) or value(args[1])
-
-    monkeypatch.setattr(compare, "recipe", note("recipe"))
-    monkeypatch.setattr(compare, "train", note("train"))
-    monkeypatch.setattr(compare, "evaluate", note("evaluate", figures))
-    monkeypatch.setattr(compare, "read", lambda path: dict.fromkeys(("accuracy", "noise_ceiling", "gold_order"), 0.8))
+    for kind in ("recipe", "train", "evaluate", "collect"):
+        monkeypatch.setattr(compare, kind, lambda *args, kind=kind: calls.append((kind, *args)))
     monkeypatch.setattr(sys, "argv", ["compare.py", str(tmp_path), "2"])
     compare.main()
     kinds = [kind for kind, *_ in calls]
-    assert kinds == sorted(kinds, key=("recipe", "train", "evaluate").index)
-    assert len(calls) == 6 + len([s for *_, seeds in compare.TOWNS + compare.REWARD_MODELS + compare.SUMS for s in seeds]) + 6
-    trained = [args[2] for kind, *args in calls if kind == "train"]
-    assert max(trained.index(name) for name, *_ in compare.REWARD_MODELS) < min(trained.index(name) for name, *_ in compare.TOWNS)
-    said = capsys.readouterr().out
-    assert "| sft |  |  | imitate answers | 1.00 (0.00, 1.00, 2.00) |" in said and "| grpo_filter | 0.00 |" in said
+    assert kinds[:7] == ["recipe"] * 6 + ["collect"] and kinds[-1] == "collect"
+    assert kinds[7:-1] == sorted(kinds[7:-1], key=("train", "evaluate").index)
+    assert {(args[0], args[2]) for kind, *args in calls if kind == "recipe"} == {
+        (f"runs/{recipe}.sh", seed) for recipe in ("demo", "sums") for seed in compare.SEEDS}
+    trained = [tuple(args[1:3]) for kind, *args in calls if kind == "train"]
+    wanted = [(seed, name) for name, _, *_, seeds in compare.REWARD_MODELS + compare.TOWNS for seed in seeds]
+    assert sorted(trained) == sorted(wanted)
+    places = [name for _, name in trained]
+    assert max(places.index(name) for name, *_ in compare.REWARD_MODELS) < min(places.index(name) for name, *_ in compare.TOWNS)
+    evaluated = {args[1]: args[2] for kind, *args in calls if kind == "evaluate"}
+    for name, *_, seeds in compare.TOWNS:
+        assert [seed for seed in compare.SEEDS if name in evaluated[seed]] == list(seeds)
+    assert set(compare.CHECKPOINTS) <= set(evaluated[0])
+
+
+def test_collect_takes_what_is_there(tmp_path):
+    """Figures of another seed or another world; a row that is not evaluated yet taken for an error; floats as long as they are."""
+    for world, seed, names in (("towns", 0, ("base", "sft", "dpo", "ipo")), ("towns", 2, ("sft",)), ("sums", 1, ("grpo",))):
+        folder = tmp_path / f"{world}-{seed}"
+        folder.mkdir()
+        figures = dict.fromkeys(("gold", "gold_ci95", "win_rate_vs_sft", "kl_to_sft", "proxy", "best_temperature"), seed + 1 / 3)
+        models = {name: {**figures, "at_best": {"told": seed + 2 / 3}, "mark": name} for name in names}
+        (folder / "results.json").write_text(json.dumps({"models": models}))
+    (tmp_path / "towns-0/rm").mkdir()
+    (tmp_path / "towns-0/rm/report.json").write_text('{"accuracy": 0.75}')
+    compare.collect(str(tmp_path), str(tmp_path / "data"))
+    towns, variants, models, sums = (compare.read(tmp_path / f"data/{name}.json") for name in ("towns", "variants", "reward_models", "sums"))
+    assert {name: list(seeds) for name, seeds in towns["rows"].items()} == {"base": ["0"], "sft": ["0", "2"], "dpo": ["0"]}
+    assert towns["rows"]["sft"]["2"]["gold"] == 2.3333 and towns["rows"]["sft"]["2"]["at_best"]["told"] == 2.6667
+    assert towns["seeds"] == [0, 2] and sums["seeds"] == [1] and sums["rows"]["grpo"]["1"]["mark"] == "grpo"
+    assert list(variants["rows"]) == ["dpo", "ipo"] and variants["about"]["ipo"]["flags"] == "--loss ipo"
+    assert models["rows"] == {"rm": {"0": {"accuracy": 0.75}}}
+    assert all(set(data) >= {"command", "commit", "versions"} for data in (towns, variants, models, sums))
 
 
 def test_a_run_that_fails_says_where_to_look(tmp_path, capsys):
@@ -80,5 +95,7 @@ def test_what_is_finished_is_not_made_again(monkeypatch, tmp_path):
     compare.train(str(tmp_path), 1, "dpo", "train_dpo.py --nll 0")
     compare.train(str(tmp_path), 1, "sft", None)
     compare.recipe("runs/demo.sh", str(tmp_path), 1)
-    compare.train(str(tmp_path), 1, "cdpo", "train_dpo.py --loss cdpo")
+    (tmp_path / "results.json").write_text("{}")
+    compare.recipe("runs/demo.sh", str(tmp_path), 1)
+    compare.train(str(tmp_path), 1, "ipo", "train_dpo.py --loss ipo")
     assert called == [f"RUN={tmp_path}", "1"]

@@ -32,9 +32,9 @@ def gradient(of, model=POLICY):
     return torch.cat([g.flatten() for g in grads if g is not None])
 
 
-def objective(beta):
+def objective(beta, r=R):
     """E[r] - beta KL(pi || ref), summed over all answers."""
-    return lambda logp: (logp.sum(1).exp() * (R - beta * (logp - REF_LOGP).sum(1))).sum()
+    return lambda logp: (logp.sum(1).exp() * (r - beta * (logp - REF_LOGP).sum(1))).sum()
 
 
 def lbfgs(model):
@@ -158,14 +158,14 @@ def expected(loss_of, logp, K=2):
     return total
 
 
-def step_direction(advantage, how, kl_in="reward", kind="k1", K=2, model=POLICY):
+def step_direction(advantage, how, kl_in="reward", kind="k1", K=2, model=POLICY, r=R):
     """Minus the expected gradient of the loss as train_grpo.py puts it together, on-policy, K answers to one prompt."""
     def of(logp):
         old_logp = logp.detach()
-        credited = R - BETA * kl_estimate(old_logp, REF_LOGP, kind).sum(1) if kl_in == "reward" else R
+        price = BETA * kl_estimate(old_logp, REF_LOGP, kind).sum(1) if kl_in == "reward" else 0 * r
 
         def loss_of(rows):
-            advantages = group_advantages(credited[rows].view(1, K), advantage, baseline=0.3).view(K, 1)
+            advantages = group_advantages(r[rows].view(1, K), advantage, 0.3, price[rows].view(1, K)).view(K, 1)
             loss, _ = policy_loss(logp[rows], old_logp[rows], advantages, WORLD.mask[rows], how=how, max_len=T)
             if kl_in == "loss":
                 loss = loss + BETA * aggregate(kl_estimate(logp[rows], REF_LOGP[rows], kind), WORLD.mask[rows], how, T)
@@ -189,11 +189,24 @@ def test_gradient_is_exact_with_three_answers(advantage, factor):
     assert_exact(step_direction(advantage, "fixed", K=3), factor / T * gradient(objective(BETA)))
 
 
+@pytest.mark.parametrize("advantage, factor", [("reinforce", 1), ("rloo", 1), ("dr_grpo", 1 / 2)])
+@pytest.mark.parametrize("r", [(R > 0).double(), torch.full_like(R, 0.3)], ids=["right or wrong", "all alike"])
+def test_gradient_is_exact_where_scores_tie(advantage, factor, r):
+    """A tied group left out, or its KL with it: half of all groups tie where answers are right or wrong, all where they are alike."""
+    assert_exact(step_direction(advantage, "fixed", r=r), factor / T * gradient(objective(BETA, r)))
+
+
+def test_grpo_learns_nothing_from_equal_scores():
+    """The KL's noise, divided by its own std, would be a step as long as any."""
+    assert (step_direction("grpo", "fixed", r=torch.full_like(R, 0.3)) == 0).all()
+    assert step_direction("grpo", "fixed").norm() > 0.1
+
+
 # Cosine of the expected step and the exact gradient of E[r] - beta KL: 1 is that way, 0 a right angle. The KL in the loss is per token.
 COSINES = {                                  # token, sequence, fixed
     ("reward", "k1", "reinforce"): (0.979, 0.876, 1),
     ("reward", "k1", "rloo"): (0.995, 0.97, 1),
-    ("reward", "k1", "grpo"): (0.971, 0.962, 0.981),
+    ("reward", "k1", "grpo"): (0.037, -0.136, 0.065),
     ("reward", "k1", "dr_grpo"): (0.995, 0.97, 1),
     ("loss", "k1", "reinforce"): (0.877, 0.862, 0.897),
     ("loss", "k1", "rloo"): (0.891, 0.871, 0.897),

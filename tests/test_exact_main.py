@@ -68,14 +68,13 @@ def test_main_of_grpo_credits_what_was_earned(kl_in, monkeypatch, tmp_path):
     play(monkeypatch, tmp_path, train_grpo, policy, copy.deepcopy(ref), reward_model, steps=3, prompts=8, samples=5, epochs=1,
          minibatches=1, advantage="reinforce", aggregate="fixed", unfinished=0.7, beta=0.9, kl_in=kl_in, kl="k1")
     baseline = 0.0
-    for (_, out), ((credited, kind, given), advantages), ((_, old_logp, used, mask, *_), _) in zip(rollouts, groups, losses):
-        expected = graded(reward_model, out, 0.7)
-        if kl_in == "reward":
-            expected = expected - 0.9 * (out.logp - torch.where(out.mask, token_logprobs(ref(out.ids), out.ids), 0.0)).sum(1)
-        torch.testing.assert_close(credited.flatten(), expected, rtol=0, atol=1e-5)
+    for (_, out), ((scores, kind, given, price), advantages), ((_, old_logp, used, mask, *_), _) in zip(rollouts, groups, losses):
+        torch.testing.assert_close(scores.flatten(), graded(reward_model, out, 0.7), rtol=0, atol=1e-5)
+        k1 = (out.logp - torch.where(out.mask, token_logprobs(ref(out.ids), out.ids), 0.0)).sum(1)
+        torch.testing.assert_close(price.flatten(), 0.9 * k1 if kl_in == "reward" else 0 * k1, rtol=0, atol=1e-5)
         assert (out.ids[:, 0].view(8, 5) == out.ids[::5, :1]).all() and len(set(out.ids[:, 0].tolist())) == 2
         assert given == pytest.approx(baseline, abs=1e-6)
-        mean = credited.mean().item()
+        mean = (scores - price).mean().item()
         baseline = mean if out is rollouts[0][1] else 0.9 * baseline + 0.1 * mean
         same_rows(torch.cat([old_logp * mask, used], 1), torch.cat([out.logp, advantages.view(-1, 1)], 1))
         assert not old_logp.requires_grad and not used.requires_grad
@@ -119,10 +118,10 @@ def test_main_of_grpo_leaves_flat_groups_out(monkeypatch, tmp_path):
     with torch.no_grad():
         reward_model.weight[2 * V ** 3:] = 1.0                              # answers of three tokens score 1, shorter ones 0
     rollouts, groups, losses = (spy(monkeypatch, train_grpo, name) for name in ("generate", "group_advantages", "policy_loss"))
-    play(monkeypatch, tmp_path, train_grpo, Table(phase=1.0).float(), Table(phase=1.0).float(), reward_model, steps=1, prompts=12,
+    play(monkeypatch, tmp_path, train_grpo, Table(phase=1.0).float(), Table(phase=4.0).float(), reward_model, steps=1, prompts=12,
          samples=2, epochs=2, minibatches=2, unfinished=0.0, skip_flat=True)
-    scores = groups[0][0][0]
+    scores, _, _, price = groups[0][0]
     kept = (scores[:, 0] != scores[:, 1]).repeat_interleave(2)
-    assert 0 < kept.sum() < len(kept)
+    assert 0 < kept.sum() < len(kept) and (price[:, 0] != price[:, 1]).any()
     updates = torch.cat([args[1] * args[3] for args, _ in losses])
     same_rows(updates, rollouts[0][1].logp[kept].repeat(2, 1))

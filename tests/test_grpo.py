@@ -65,6 +65,27 @@ def test_a_group_without_spread_gives_exact_zeros():
     assert (group_advantages(r, "reinforce", 1.0) == r - 1).all()           # its baseline is not the group: a flat group still teaches
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_equal_scores_and_unequal_kl(dtype):
+    """GRPO's std taken of score - kl: 1.5 for answers that all earned the same; the others' KL, part
+    of their exact gradient, lost with the tie; 0.3 less its own mean, which float32 does not make 0."""
+    kl = torch.tensor([[0.002, -0.004, 0.001, 0.003, 0.0, -0.001], [0.5, 0.1, 0.0, 0.2, 0.3, 0.1]]).to(dtype)
+    tied = torch.tensor([[0.3] * 6, [1.1] * 6]).to(dtype)
+    assert (group_advantages(tied, "grpo", kl=kl) == 0).all()
+    for kind in ("rloo", "dr_grpo"):
+        torch.testing.assert_close(group_advantages(tied, kind, kl=kl), group_advantages(-kl, kind), rtol=1e-6, atol=0)
+    torch.testing.assert_close(group_advantages(tied, "reinforce", 0.25, kl), tied - kl - 0.25)
+
+
+def test_the_kl_comes_off_before_the_baseline_and_stays_out_of_the_std():
+    """By hand: scores 0 and 2 (std sqrt 2), prices 0.5 and 0.1, so r is -0.5 and 1.9, its mean 0.7."""
+    s, kl = (torch.tensor([x], dtype=torch.float64) for x in ([0.0, 2.0], [0.5, 0.1]))
+    for kind, expected in (("reinforce", [-0.5, 1.9]), ("rloo", [-2.4, 2.4]), ("dr_grpo", [-1.2, 1.2]),
+                           ("grpo", [-1.2 / (2 ** 0.5 + 1e-4), 1.2 / (2 ** 0.5 + 1e-4)])):
+        torch.testing.assert_close(group_advantages(s, kind, 0.0, kl), torch.tensor([expected], dtype=torch.float64), rtol=0, atol=1e-12)
+        torch.testing.assert_close(group_advantages(s, kind, 0.3), group_advantages(s, kind, 0.3, torch.zeros(1, 2).double()))
+
+
 def test_what_advantages_refuse():
     """One answer has no others to be compared with: NaN from the std, or a division by 0."""
     for kind in KINDS[1:]:

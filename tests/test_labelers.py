@@ -57,3 +57,18 @@ def test_noise_is_blind():
     rng = random.Random(3)
     assert near(sum(labelers.ranking([A, B, C], rng, 1e6, noise=1.0)[0] == 0 for _ in range(N)) / N, 1 / 3)
     assert near(sum(labelers.strength(A, B, rng, 1e6, noise=1.0) == -2 for _ in range(N)) / N, 1 / 5)
+
+
+def test_the_gullible_go_by_what_they_believe():
+    """A share that is applied to the wrong side, or that noise is counted twice in; the four kinds of label must agree."""
+    a, b = {"gold": 1.0, "believed": -1.0}, {"gold": 0.0, "believed": 1.0}
+    knows, believes = labelers.prefers_first(a, b), labelers.prefers_first(labelers.as_believed(a), labelers.as_believed(b))
+    assert knows == pytest.approx(1 / (1 + math.exp(-2))) and believes == pytest.approx(1 / (1 + math.exp(4)))
+    assert labelers.prefers_first(a, b, gullible=0.3) == pytest.approx(0.7 * knows + 0.3 * believes)
+    assert labelers.prefers_first(a, b, noise=0.5, gullible=1.0) == pytest.approx(0.25 + 0.5 * believes)
+    assert labelers.thumb_up(a, gullible=1.0) == pytest.approx(labelers.thumb_up({"gold": -1.0}))
+    rng = random.Random(4)
+    first = sum(labelers.ranking([a, b], rng, gullible=0.3)[0] == 0 for _ in range(N)) / N
+    assert near(first, 0.7 * knows + 0.3 * believes)
+    much = sum(labelers.strength(a, b, rng, 1e6, gullible=0.3) == 2 for _ in range(N)) / N
+    assert near(much, 0.7)

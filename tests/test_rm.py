@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+import train_rm
+
 from nanorlhf import labelers, towns
 from nanorlhf.data import Pair, by_prompt, pair_batch
 from nanorlhf.functional import last_token
@@ -158,6 +160,36 @@ def test_every_two_answers_are_compared_once_and_identical_ones_dropped():
     rows, dropped = compare(towns.SHOWN[0], four, Config(), random.Random(0), "train", Tokenizer())
     pairs = [frozenset((row["chosen"], row["rejected"])) for row in rows]
     assert len(set(pairs)) == len(pairs) == 5 and dropped == {"both answers are the same": 1}
+
+
+def test_a_pair_that_speaks_of_what_nobody_judges_is_dropped_and_counted():
+    """One of the two is enough; identical answers are counted as such, whatever they speak of."""
+    four = answers(0.0, 1.0, 2.0, 3.0)
+    four[1]["unjudged"], four[3]["ids"] = True, four[2]["ids"]
+    rows, dropped = compare(towns.SHOWN[0], four, Config(), random.Random(0), "train", Tokenizer())
+    assert dropped == {"an answer speaks of what nobody judges": 3, "both answers are the same": 1}
+    assert {frozenset((r["chosen"], r["rejected"])) for r in rows} == {frozenset(("answer 0", f"answer {j}")) for j in (2, 3)}
+
+
+@pytest.mark.parametrize("judged, name, split", [("some", "train", "JUDGED"), ("all", "train", "TRAIN"), ("some", "held-out", "HELD_OUT")])
+def test_half_of_the_answers_are_cool(judged, name, split, monkeypatch):
+    """The odd one of five at another temperature; answers behind the question of a neighbour; prompts of another split."""
+    asked = []
+
+    def echo(model, prompts, budget, tokenizer, generator, progress, temperature):
+        asked.append((temperature, len(prompts)))
+        texts = [f"{tokenizer.decode(p)} {temperature}" for p in prompts]
+        return [[1, 2]] * len(prompts), texts, [True] * len(prompts)
+
+    monkeypatch.setattr(train_rm, "generate_in_batches", echo)
+    cfg, tokenizer = Config(answers=5, cool=0.25, judged=judged, gullible=0.1), Tokenizer()
+    sampled = train_rm.sample_answers(cfg, None, tokenizer, 7, name, torch.device("cpu"))
+    assert asked == [(1.0, 21), (0.25, 14)] and len(sampled) == 7
+    for question, given in sampled:
+        assert question.text in getattr(towns, split)
+        assert [a["text"] for a in given] == [f"{tokenizer.decode(tokenizer.prompt(question.text))} {t}" for t in (1.0, 1.0, 1.0, 0.25, 0.25)]
+        assert all(("unjudged" in a) == ((judged, name) == ("some", "train")) for a in given)
+        assert all(a["believed"] == a["gold"] for a in given)           # nothing is claimed
 
 
 def test_a_ranking_becomes_pairs_that_agree_with_it():

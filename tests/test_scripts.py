@@ -51,7 +51,7 @@ def same(a, b):
 def pipeline(tmp_path_factory):
     folder = str(tmp_path_factory.mktemp("pipeline") / "tiny")
     for script, *args in (("train_base", "--steps", 20, "--n_layer", 1, "--n_embd", 32, "--n_head", 2, "--pages", 300),
-                          ("train_sft", "--demonstrations", 64), ("train_rm", "--prompts", 24),
+                          ("train_sft", "--demonstrations", 64), ("train_sft", "--demonstrations", 64, "--tidy", "--out", "sft_tidy"), ("train_rm", "--prompts", 24),
                           ("train_rejection", "--prompts", 8, "--samples", 4, "--curve_prompts", 4), ("train_ppo", *PPO),
                           ("train_grpo", "--steps", 2, "--prompts", 2), ("train_dpo",)):
         done = launch(script, "--run", folder, "--device", "cpu", *args)
@@ -61,7 +61,7 @@ def pipeline(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("stage", STAGES + ("rejection_control",))
+@pytest.mark.parametrize("stage", STAGES + ("sft_tidy", "rejection_control"))
 def test_every_stage_leaves_its_files(pipeline, stage):
     """A file missing or half-written, steps that skip or repeat, a NaN in the log."""
     folder = os.path.join(pipeline, stage)
@@ -97,7 +97,9 @@ def test_pairs_file(pipeline):
     assert 24 * 13 <= sum(r["split"] == "train" for r in rows) <= 24 * 15 and 16 * 13 <= sum(r["split"] != "train" for r in rows) <= 16 * 15
     for row in rows:
         assert row["prompt_ids"] == tokenizer.prompt(row["prompt"])
-        assert row["prompt"] in (towns.TRAIN if row["split"] == "train" else towns.HELD_OUT)
+        assert row["prompt"] in (towns.JUDGED if row["split"] == "train" else towns.HELD_OUT)
+        if row["split"] == "train":
+            assert not towns.speaks_of_unjudged(row["chosen"]) and not towns.speaks_of_unjudged(row["rejected"])
         for side in ("chosen", "rejected"):
             assert (row[f"{side}_ids"][-1] == tokenizer.end) == row[f"{side}_finished"]
             text = tokenizer.decode(row[f"{side}_ids"][:-1] if row[f"{side}_finished"] else row[f"{side}_ids"])
@@ -124,13 +126,29 @@ def test_results_file(pipeline):
     assert results["prompts"] == 32 and results["seed"] == 0
     keys = {"gold", "gold_ci95", "win_rate_vs_sft", "win_rate_ci95", "kl_to_sft", "proxy", "tokens", "finished", "wrong_fact_rate",
             "boilerplate_rate", "right_facts_open"}
-    for name in ("base", "sft", "best_of_16", "rejection", "ppo", "dpo"):
+    temperatures = {"0", "0.3", "0.5", "0.7", "1"}
+    for name in ("base", "sft", "sft_tidy", "best_of_16", "rejection", "ppo", "dpo"):
         row = results["models"][name]
         assert keys <= set(row), name
+        there = {"1"} if name == "best_of_16" else temperatures
+        for figure in ("gold", "wrong", "told", "facts", "unjudged_by_town"):
+            assert set(row[f"{figure}_by_temperature"]) == there
+        best = row["at_best"]
+        assert f"{row['best_temperature']:g}" in there and 0 <= row["win_rate_vs_sharpened"] <= 1
+        assert best["gold"] == pytest.approx(row["gold_by_temperature"][f"{row['best_temperature']:g}"])
+        assert best["gold"] == pytest.approx(best["truth"] + best["form"]) and row["gold_by_temperature"]["1"] == pytest.approx(row["gold"])
+        assert set(best) == {"gold", "truth", "form", "told", "filler"} | {f"right_of_told_{kind}" for kind in ("plain", "judged", "unjudged")} | {
+            f"{what}_over_{other}{end}" for what in ("gold", "truth", "told") for other in ("tidy", "sharpened") for end in ("", "_ci95")}
         assert all(0 <= row[share] <= 1 for share in ("win_rate_vs_sft", "finished", "wrong_fact_rate", "boilerplate_rate"))
         assert sum(row["win_tie_loss"]) == 32 * 4
         assert row["win_rate_vs_sft"] == pytest.approx((row["win_tie_loss"][0] + row["win_tie_loss"][1] / 2) / (32 * 4))
         assert 1 <= row["tokens"] <= 64 and row["gold_ci95"] >= 0
+    models = results["models"]
+    assert {"sft_sharpened", "sft_cut", "likeliest_of_16", "random_of_16", "believed_of_16", "rejection_control"} <= set(models)
+    assert models["sft_sharpened"]["gold"] == models["sft"]["at_best"]["gold"] and models["sft"]["at_best"]["gold_over_sharpened"] == 0
+    assert models["sft_tidy"]["at_best"]["gold_over_tidy"] == 0 == models["sft_tidy"]["at_best"]["gold_over_tidy_ci95"]
+    tidy = models["sft_tidy"]["at_best"]["gold"]
+    assert models["ppo"]["at_best"]["gold_over_tidy"] == pytest.approx(models["ppo"]["at_best"]["gold"] - tidy)
     assert results["models"]["sft"]["kl_to_sft"] == pytest.approx(0, abs=1e-5)
     assert results["models"]["base"]["kl_to_sft"] > 1e-4
     assert results["models"]["best_of_16"]["kl_to_sft"] is None
@@ -242,6 +260,16 @@ def test_labels_that_a_loss_cannot_use(pipeline, monkeypatch, tmp_path):
     assert "'strength'" in complaint(monkeypatch, "train_rm", *where, "--loss", "margin", "--data", f"{pipeline}/rm/pairs.jsonl")
     assert "--loss outcome" in complaint(monkeypatch, "train_rm", *where, "--loss", "outcome", "--data", f"{pipeline}/rm/pairs.jsonl")
     assert "steps" in complaint(monkeypatch, "train_rm", *where, "--loss", "process")
+
+
+def test_tidy_and_gullible_need_a_world_that_has_them(pipeline, tmp_path, monkeypatch):
+    """Demonstrations of sums taken for tidy as they are; labels that silently know better."""
+    model = GPT(GPTConfig(261, 96, 1, 2, 16), torch.Generator().manual_seed(0))
+    for stage in ("base", "sft"):
+        run.save_checkpoint(f"{tmp_path}/{stage}/model.pt", model, Tokenizer("sums"))
+    assert "no filler to leave out" in complaint(monkeypatch, "train_sft", "--run", tmp_path, "--tidy", "--device", "cpu")
+    assert "nobody believes errors" in complaint(monkeypatch, "train_rm", "--run", tmp_path, "--gullible", 0.2, "--device", "cpu")
+    assert "--data brings its own" in complaint(monkeypatch, "train_sft", "--run", pipeline, "--tidy", "--data", "x.jsonl", "--device", "cpu")
 
 
 DPO = ("--device", "cpu", "--steps", 2, "--batch_size", 4)

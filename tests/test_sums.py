@@ -81,7 +81,7 @@ def test_a_demonstration_with_a_slip_goes_on_from_it():
     """Slips that change nothing, that never happen, or always; a working that does not lead to the answer it gives."""
     rng, slips, kinds = random.Random(0), 0, set()
     for q in sums.sample_questions(2000, rng):
-        text = sums.demonstration(q, rng)
+        text = sums.demonstration(q, rng, p_slip=0.5, p_common=0.0)
         *columns, last = text.split()
         wrong = [i for i, (_, right) in enumerate(sums.steps(q, text)) if not right]
         slips += bool(wrong)
@@ -96,6 +96,66 @@ def test_a_demonstration_with_a_slip_goes_on_from_it():
             for i in range(wrong[0] + 1, q.width):
                 assert numbers[i][2] == int(numbers[i - 1][3 if q.sign == "+" else 0] > 9)
     assert 0.46 < slips / 2000 < 0.54 and kinds == {True, False}
+
+
+# ---- the misconception ----
+
+def test_who_lends_nothing_takes_the_smaller_from_the_larger():
+    """A ten borrowed after all, a lent 1 that lingers, a sum in which nothing is lent changed too; steps that call it right."""
+    assert " ".join(sums.work(SUBTRACT, lends=False)) == "02-5-0=3 00-9-0=9 04-3-0=1 #193"
+    for q in some_questions():
+        right, wrong = sums.work(q), sums.work(q, lends=False)
+        if q.kind != "lent":
+            assert wrong == right
+            continue
+        assert q.form.fullmatch(" ".join(wrong)) and sums.grade(q, " ".join(wrong))["correct"] == 0
+        digits = [abs(int(x) - int(y)) for x, y in zip(f"{q.a:0{q.width}}", f"{q.b:0{q.width}}")]
+        assert sums.final_answer(wrong[-1]) == int("".join(map(str, digits)))
+        assert not all(r for _, r in sums.steps(q, " ".join(wrong)))
+
+
+def test_kinds_of_sums():
+    """Lent where a single column has to borrow, wherever it stands."""
+    for text, kind in (("347+285=", "plus"), ("402-395=", "lent"), ("395-284=", "minus"), ("900-001=", "lent"), ("310-200=", "minus"),
+                       ("300-210=", "lent"), ("305-105=", "minus"), ("000-000=", "minus")):
+        assert sums.find(text).kind == kind, text
+    for q in some_questions(200):
+        assert (q.kind == "lent") == (q.sign == "-" and any("-1=" in c for c in sums.work(q)) or
+                                      q.sign == "-" and any(int(c[:2]) > 9 for c in sums.work(q)[:-1]))
+    drawn = sums.sample_questions(2000, random.Random(7), HELD_OUT)
+    assert 0.1 < sum(q.kind == "lent" for q in drawn) / 2000 < 0.3
+
+
+def test_people_share_the_misconception_and_the_web_less_so():
+    """The mode of what people write where something is lent is the error; on the web, and everywhere else, it is the truth."""
+    rng, counts = random.Random(8), {}
+    for who, write in (("people", sums.demonstration),
+                       ("web", lambda q, rng: sums.demonstration(q, rng, sums.P_SLIP_ON_THE_WEB, sums.P_COMMON_ON_THE_WEB))):
+        for q in sums.sample_questions(6000, rng):
+            text, kind = write(q, rng), "lent" if q.kind == "lent" else "other"
+            said = "right" if text == " ".join(sums.work(q)) else "error" if text == " ".join(sums.work(q, lends=False)) else "slip"
+            counts[who, kind, said] = counts.get((who, kind, said), 0) + 1
+
+    def share(who, kind, said, of):
+        return counts.get((who, kind, said), 0) / sum(counts.get((who, kind, s), 0) for s in of)
+
+    assert share("people", "lent", "error", ("right", "error")) == pytest.approx(sums.P_COMMON, abs=0.05)
+    assert share("web", "lent", "error", ("right", "error")) == pytest.approx(sums.P_COMMON_ON_THE_WEB, abs=0.05)
+    assert ("people", "other", "error") not in counts and ("web", "other", "error") not in counts
+    assert share("people", "other", "slip", ("right", "slip")) == pytest.approx(sums.P_SLIP, abs=0.03)
+    # a slip is one of many, so the error is the most frequent of all answers
+    assert share("people", "lent", "error", ("right", "error", "slip")) > 2 * share("people", "lent", "right", ("right", "error", "slip"))
+
+
+def test_pages_are_written_as_the_web_writes():
+    """Pages with the people's share of the error, so that nobody could have learned to lend; marks that call the error right."""
+    rng, lent = random.Random(9), {"right": 0, "error": 0}
+    for page in (sums.page(rng) for _ in range(12000)):
+        q, text = sums.find(page[0]["content"]), page[1]["content"]
+        if q.kind == "lent" and q.form.fullmatch(text):
+            lent["right"] += text == " ".join(sums.work(q))
+            lent["error"] += text == " ".join(sums.work(q, lends=False))
+    assert lent["error"] / sum(lent.values()) == pytest.approx(sums.P_COMMON_ON_THE_WEB, abs=0.06) and sum(lent.values()) > 300
 
 
 # ---- the verifier ----
@@ -331,6 +391,9 @@ def test_judge_sums_by_hand():
     row = evaluate.judge_sums(questions, [1, 0], first + second, [True] * 32, [[1, 2]] * 32, {})
     assert row["greedy"] == 0.5 and row["accuracy"] == pytest.approx((7 / 16 + 1 / 16) / 2) and row["majority@8"] == 0.25
     assert row["pass@8"] == pytest.approx(((1 - 9 / math.comb(16, 8)) + 0.5) / 2) and row["tokens"] == 2.0 and row["format"] == 0.0
+    # of each kind alone: ADD is a plus, SUBTRACT lends, no sum here is a minus that does not
+    assert (row["greedy_plus"], row["greedy_lent"], row["greedy_minus"]) == (1.0, 0.0, None)
+    assert (row["accuracy_plus"], row["accuracy_lent"]) == (7 / 16, 1 / 16) and (row["majority@8_plus"], row["majority@8_lent"]) == (0.5, 0.0)
 
 
 # ---- problems from a file ----

@@ -1,0 +1,213 @@
+"""Writes the tables of README.md and docs/*.md from docs/data/*.json, between marks. make docs calls it.
+
+    python runs/tables.py               rewrite every block
+    python runs/tables.py --check       status 1, and their names, where a block is not what its data say
+
+A block is what stands between <!-- table: NAME HASH --> and <!-- end -->. NAME is a function of this
+file, HASH the first eight digits of the SHA-256 of the data that it reads. runs/compare.py writes
+the data. No figure in a block is typed by hand.
+"""
+import argparse
+import hashlib
+import json
+import pathlib
+import re
+import statistics
+import sys
+
+import numpy as np
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+BLOCK = re.compile(r"<!-- table: (\w+) (\w+) -->\n(.*?)<!-- end -->", re.DOTALL)
+TEMPERATURES = ("0", "0.3", "0.5", "0.7", "1")
+# rows of the README's table, and what they are called there
+TOWNS = {"base": "base", "sft": "sft", "sft_sharpened": "sft, sharpened", "sft_tidy": "sft on tidy answers",
+         "likeliest_of_16": "likeliest of 16", "best_of_16": "best of 16, reward model",
+         "rejection": "rejection sampling", "ppo": "PPO", "grpo": "GRPO", "dpo": "DPO"}
+
+
+def of_seeds(values, form, each=True):
+    """The mean over the seeds, and each of them; "-" where there is none."""
+    values = [v for v in values if v is not None]
+    if not values:
+        return "-"
+    mean = form.format(statistics.mean(values))
+    return mean if len(values) == 1 or not each else f"{mean} ({', '.join(map(form.format, values))})"
+
+
+def cell(seeds, key, form, each=True):
+    """seeds: {seed: figures}; key may lead into a dict: "at_best.gold"."""
+    values = []
+    for seed in sorted(seeds):
+        value = seeds[seed]
+        for part in key.split("."):
+            value = value.get(part) if value else None
+        values.append(value)
+    return of_seeds(values, form, each)
+
+
+def markdown(titles, rows):
+    return "\n".join(f"| {' | '.join(line)} |" for line in (titles, ["---"] * len(titles), *rows)) + "\n"
+
+
+def towns(data):
+    titles = ["", "gold at 1", "gold at its best temperature", "over tidy", "told", "right: errors judged",
+              "right: never judged", "filler"]
+    rows = []
+    for name, title in TOWNS.items():
+        seeds = data["rows"].get(name)
+        if not seeds:
+            continue
+        picked = name in ("sft_sharpened", "likeliest_of_16", "best_of_16")
+        at = cell(seeds, "best_temperature", "{:g}", each=False) if picked else \
+            "/".join(f"{seeds[s]['best_temperature']:g}" for s in sorted(seeds))
+        rows.append([title, "-" if name == "sft_sharpened" else cell(seeds, "gold", "{:.2f}", each=False),
+                     cell(seeds, "at_best.gold", "{:.2f}") + f" at {at}", cell(seeds, "at_best.gold_over_tidy", "{:+.2f}"),
+                     cell(seeds, "at_best.told", "{:.0%}", each=False),
+                     cell(seeds, "at_best.right_of_told_judged", "{:.0%}"),
+                     cell(seeds, "at_best.right_of_told_unjudged", "{:.0%}"),
+                     cell(seeds, "at_best.filler", "{:.2f}", each=False)])
+    return markdown(titles, rows)
+
+
+def by_temperature(data):
+    """Gold, and the share of the asked facts told, along the sampling temperature."""
+    rows = []
+    for name in ("base", "sft", "sft_tidy", "rejection", "ppo", "grpo", "dpo"):
+        seeds = data["rows"].get(name, {})
+        if seeds:
+            rows.append([TOWNS[name]] + [
+                " ".join((of_seeds([s["gold_by_temperature"][t] for s in seeds.values()], "{:.2f}", each=False),
+                          of_seeds([s["told_by_temperature"][t] for s in seeds.values()], "({:.0%})", each=False)))
+                for t in TEMPERATURES])
+    return markdown(["gold (asked facts told)", *(f"T {t}" for t in TEMPERATURES)], rows)
+
+
+def share_right(facts):
+    told = facts["right"] + facts["error"] + facts["other"]
+    return facts["right"] / told if told else None
+
+
+def pooled(seeds, sft, temperature, draws=2000):
+    """(share right of told of never-judged errors, its gain over sft's at this temperature, half of the
+    gain's 95% interval), all seeds pooled, bootstrapped over towns: seeds share their facts."""
+    def counts(rows):
+        names = sorted(next(iter(rows.values()))["unjudged_by_town_by_temperature"][temperature])
+        by_town = [[rows[s]["unjudged_by_town_by_temperature"][temperature][town] for s in rows] for town in names]
+        return np.array([[sum(f["right"] for f in town), sum(f["right"] + f["error"] + f["other"] for f in town)]
+                         for town in by_town], dtype=float)                                  # (towns, 2)
+
+    mine, theirs = counts(seeds), counts({s: sft[s] for s in seeds})
+    picks = np.random.default_rng(0).integers(len(mine), size=(draws, len(mine)))
+    share, base = (np.divide(*x[picks].sum(1).T) for x in (mine, theirs))
+    half = float(np.subtract(*np.percentile(share - base, [97.5, 2.5])) / 2)
+    right = mine[:, 0].sum() / mine[:, 1].sum()
+    return right, right - theirs[:, 0].sum() / theirs[:, 1].sum(), half
+
+
+def never_judged(data):
+    rows, sft = [], data["rows"]["sft"]
+    names = {**{name: TOWNS[name] for name in ("best_of_16", "rejection", "ppo", "grpo", "dpo")},
+             "dpo_all": "DPO, all errors judged"}
+    for name, title in names.items():
+        seeds = data["rows"].get(name, {})
+        line = [title] if seeds else []
+        for temperature in ("1", "0.3"):
+            if seeds and temperature in next(iter(seeds.values()))["unjudged_by_town_by_temperature"]:
+                right, gain, half = pooled(seeds, sft, temperature)
+                line += [f"{right:.0%}", f"{gain:+.2f} ±{half:.2f}"]
+            elif seeds:
+                line += ["-", "-"]
+        rows += [line] if line else []
+    return markdown(["", "right of told, T 1", "beyond sft's at T 1", "right of told, T 0.3", "beyond sft's at T 0.3"], rows)
+
+
+def variants(data):
+    titles = ["algorithm", "flags", "paper", "the idea", "gold at 1", "gold at best", "told", "right: errors judged",
+              "right: never judged", "KL to sft"]
+    rows = []
+    for name, row in data["about"].items():
+        if seeds := data["rows"].get(name):
+            rows.append([name, f"`{row['flags']}`" if row["flags"] else "", row["paper"], row["idea"], cell(seeds, "gold", "{:.2f}"),
+                         cell(seeds, "at_best.gold", "{:.2f}"), cell(seeds, "at_best.told", "{:.0%}", each=False),
+                         cell(seeds, "at_best.right_of_told_judged", "{:.0%}", each=False),
+                         cell(seeds, "at_best.right_of_told_unjudged", "{:.0%}", each=False),
+                         cell(seeds, "kl_to_sft", "{:.1f}", each=False)])
+    return markdown(titles, rows)
+
+
+def reward_models(data):
+    titles = ["reward model", "flags", "accuracy on held-out pairs", "the most possible", "gold order"]
+    rows = [[name, f"`{data['about'][name]['flags']}`" if data["about"][name]["flags"] else ""] +
+            [cell(seeds, key, "{:.1%}") for key in ("accuracy", "noise_ceiling", "gold_order")]
+            for name, seeds in data["rows"].items()]
+    return markdown(titles, rows)
+
+
+def sums(data):
+    def both(seeds, kind):
+        return f"{cell(seeds, f'greedy_{kind}', '{:.2f}', False)} / {cell(seeds, f'accuracy_{kind}', '{:.2f}', False)}"
+
+    titles = ["T 0 / T 1", "all", "plus", "minus, nothing lent", "minus, lent", "pass@8", "majority of 8", "majority, lent",
+              "best of 8, orm", "best of 8, prm"]
+    rows = []
+    for name, seeds in data["rows"].items():
+        rows.append([name, f"{cell(seeds, 'greedy', '{:.2f}', False)} / {cell(seeds, 'accuracy', '{:.2f}', False)}",
+                     *(both(seeds, kind) for kind in ("plus", "minus")),
+                     f"{cell(seeds, 'greedy_lent', '{:.2f}')} / {cell(seeds, 'accuracy_lent', '{:.2f}', False)}",
+                     *(cell(seeds, key, "{:.2f}", False) for key in ("pass@8", "majority@8", "majority@8_lent", "best_of_8_orm",
+                                                                     "best_of_8_prm"))])
+    return markdown(titles, rows)
+
+
+# block -> (what makes it, the file of docs/data that it reads)
+TABLES = {"towns": (towns, "towns"), "by_temperature": (by_temperature, "towns"), "never_judged": (never_judged, "towns"),
+          "variants": (variants, "variants"), "reward_models": (reward_models, "reward_models"), "sums": (sums, "sums")}
+
+
+def block(name, where, data_folder):
+    """-> the block's text, marks included. SystemExit where the name or the data are not there."""
+    if name not in TABLES:
+        sys.exit(f"error: {where}: no table is called {name}; there are {', '.join(TABLES)}")
+    make, file = TABLES[name]
+    path = data_folder / f"{file}.json"
+    if not path.exists():
+        sys.exit(f"error: {where}: {path} does not exist; runs/compare.py writes it")
+    data = json.loads(path.read_text(encoding="utf-8"))
+    digest = hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:8]
+    return f"<!-- table: {name} {digest} -->\n{make(data)}<!-- end -->"
+
+
+def rewritten(path, data_folder):
+    """-> (the file's text with its blocks made anew, names of those that differ)"""
+    text, differ = path.read_text(encoding="utf-8"), []
+    if text.count("<!-- table: ") != len(BLOCK.findall(text)) or text.count("<!-- end -->") != len(BLOCK.findall(text)):
+        sys.exit(f"error: {path}: a mark is not closed, or is not <!-- table: NAME HASH --> ... <!-- end -->")
+
+    def new(match):
+        line = text[:match.start()].count("\n") + 1
+        made = block(match[1], f"{path}:{line}", data_folder)
+        if made != match[0]:
+            differ.append(match[1])
+        return made
+
+    return BLOCK.sub(new, text), differ
+
+
+def main(argv=None, root=ROOT):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="change nothing; status 1 where a block differs from its data")
+    check = parser.parse_args(argv).check
+    stale = []
+    for path in [root / "README.md", *sorted((root / "docs").glob("**/*.md"))]:
+        text, differ = rewritten(path, root / "docs/data")
+        stale += [f"{path.relative_to(root)}: {name}" for name in differ]
+        if differ and not check:
+            path.write_text(text, encoding="utf-8")
+    print("\n".join(f"{'differs from its data' if check else 'written'}: {name}" for name in stale) or "every table is what its data say")
+    if check and stale:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
