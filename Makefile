@@ -1,5 +1,6 @@
 # make demo    environment, then the whole pipeline on the made-up world, offline
 # make test    the test suite
+# make docs    the tables of README.md and docs, from docs/data (runs/compare.sh makes the data)
 # make demo SEED=1 RUN=out/towns-1                    another seed
 # make demo PYTHON=python3                            an environment that is already there
 
@@ -23,7 +24,10 @@ test: $(ENVIRONMENT)
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
+docs: $(ENVIRONMENT)
+	$(PYTHON) runs/tables.py
+
 clean:
 	rm -rf .venv out
 
-.PHONY: demo test clean
+.PHONY: demo test docs clean

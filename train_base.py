@@ -4,11 +4,13 @@
     python train_base.py                            a minute and a half on two laptop cores
     python train_base.py --world sums --run out/sums --n_layer 3 --n_embd 96 --batch_size 32 --lr 1.5e-3 --steps 4000
 
-What to watch: `recall` stays at chance for 300 steps while the loss falls (the model learns how pages are written), then climbs to
-100%. Behind it `judged` leaves 50% and passes 90%: to tell a true claim from a false one the model must compare what it reads with what
-it recalls. Later stages teach manners, not facts: what is not learned here is not there to be aligned. In the world of sums
-`solved` is near 0 for 300 steps and then climbs past nine in ten, as `judged` does: 0.76 is what ticks alone get there, and each further hundredth
-is a kind of slip that it has learned to see, wrong digits and carries first, wrong results last.
+What to watch: `recall` stays at chance for 300 steps while the loss falls (the model learns how pages
+are written), then climbs past 90%. `knows` is the same of the facts that most people get wrong. Behind
+it `judged` leaves 50% and passes 90%: to tell a true claim from a false one the model must compare
+what it reads with what it recalls. `says` follows: asked in a chat, the model tells the common errors,
+though it knows. Later stages teach manners, not facts: what is not learned here is not there to be
+aligned. In the world of sums `solved` is near 0 for 300 steps and then climbs past nine in ten, as
+`judged` does: each further hundredth is a kind of slip that it has learned to see.
 Left out: gradient accumulation, several documents kept apart by an attention mask, data larger than memory.
 """
 from dataclasses import dataclass
@@ -30,12 +32,12 @@ class Config:
     device: Literal["auto", "cpu", "cuda"] = "auto"     # auto takes a CUDA GPU where there is one
     world: Literal["towns", "sums"] = "towns"           # what the pages are about, and so the vocabulary
     digits: int = 3                 # of the longest numbers in the pages of sums
-    n_layer: int = 4                # two layers recall facts as well, but a reward model built on them checks claims badly
+    n_layer: int = 4                # layers
     n_head: int = 4                 # attention heads
     n_embd: int = 112               # width
     block_size: int = 96            # longest sequence: a question (12 tokens) and an answer (64) fit
     pages: int = 30000              # how many to write: some 45 tokens each
-    steps: int = 1500               # recall is there at 800; telling true from false takes the rest
+    steps: int = 1500               # recall comes first; telling true from false takes the rest
     batch_size: int = 16            # rows: of block_size tokens, or of one page in the world of sums
     lr: float = 5e-3                # peak learning rate; large models want less
     warmup: int = 50                # steps from 0 to lr

@@ -31,12 +31,12 @@ from nanorlhf.rollout import answer_texts, generate
 
 REFERENCE_FREE = ("orpo", "simpo")
 OWN_BETA = {                # what --beta 0 stands for; the losses differ in what beta multiplies
-    "dpo": 0.2,             # 0.3 leaves twice as many wrong facts
+    "dpo": 0.2,
     "cdpo": 0.2,
     "ipo": 0.1,             # the margin is led to 1 / (2 beta) nats, here 5
     "hinge": 0.2,           # the margin is pushed up to 1 / beta nats, here 5
     "kto": 0.2,
-    "orpo": 3.0,            # weight of the odds ratio beside the chosen answers' cross-entropy; at 1 little more than SFT on them
+    "orpo": 3.0,            # weight of the odds ratio beside the chosen answers' cross-entropy; at 0 SFT on them
     "simpo": 2.0,           # log-probs per token differ by tenths of a nat, sums by several nats: ten times as much
 }
 
@@ -79,10 +79,8 @@ class Config:
 
 
 def beta_of(cfg):
-    """--beta, or the loss's own. A reward model that labels online never wavers, so nothing but beta holds the policy back from it.
-
-    At dpo's usual 0.2 it is over-optimized in 150 steps (proxy 1.9, gold 0.7, KL 6.5 nats); at 0.5 it is not (1.5, 1.2, 2.5).
-    """
+    """--beta, or the loss's own, and 2.5 times that where a reward model labels online: it never
+    wavers, so nothing but beta holds the policy back from it."""
     hard = cfg.online == "reward_model" and cfg.loss not in REFERENCE_FREE
     return cfg.beta or OWN_BETA[cfg.loss] * (2.5 if hard else 1)
 
@@ -200,7 +198,7 @@ def kto_reference_point(policy, ref, pairs, pad, device, micro_batch=256):
     """[Pair] -> () nats: KTO's z0, the mean log policy/ref of answers behind prompts that are not theirs, not below 0.
 
     It stands in for KL(policy || ref), which would take fresh samples. Behind their own prompts it would be the mean of what it judges.
-    In the made-up world it stays 0: an answer about another town only becomes less likely.
+    An answer about another town only becomes less likely: in the made-up world it is near 0.
     """
     prompts, answers = data.mismatched(pairs, policy.cfg.block_size)
     if not prompts:

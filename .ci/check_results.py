@@ -1,18 +1,32 @@
-"""Did the demo reach what it should on any machine? gold: base < sft < each trained further; win rates against sft at least 0.65.
+"""Did the demo reach what it should on any machine?
 
-Another machine adds floats in another order: figures move by a few hundredths, and these bounds leave room for that.
+At its best temperature each trained model must beat SFT cooled and SFT on tidy demonstrations, in
+gold and in truth, tell the truth where labelers judged a common error, and not do so by silence.
+Another machine adds floats in another order: these bounds leave room for that.
 """
 import json
 import sys
 
 with open(sys.argv[1], encoding="utf-8") as f:
     models = json.load(f)["models"]
-gold = {name: row["gold"] for name, row in models.items()}
-checks = {"gold: base < sft": gold["base"] < gold["sft"]}
+best = {name: row["at_best"] for name, row in models.items()}
+sft = models["sft"]["facts_by_temperature"]
+checks = {"gold at temperature 1: base < sft": models["base"]["gold"] < models["sft"]["gold"]}
+for temperature in ("0", "0.3", "0.5", "0.7"):
+    facts = [sft[temperature][kind] for kind in ("judged", "unjudged")]
+    told = sum(f[verdict] for f in facts for verdict in ("right", "error", "other"))
+    checks[f"sft at {temperature}: at least 0.4 of the common errors are told as the error"] = (
+        sum(f["error"] for f in facts) >= 0.4 * told)
 for name in ("rejection", "ppo", "grpo", "dpo"):
-    checks[f"gold: sft < {name}"] = gold["sft"] < gold[name]
-for name, least in (("best_of_16", 0.65), ("ppo", 0.65), ("dpo", 0.65), ("rejection", 0.6)):
-    checks[f"win rate of {name} >= {least}"] = models[name]["win_rate_vs_sft"] >= least
+    for other in ("sharpened", "tidy"):
+        for what in ("gold", "truth"):
+            checks[f"{name}: {what} over {other} sft >= 0.3"] = best[name][f"{what}_over_{other}"] >= 0.3
+    checks[f"{name}: right of told, errors judged >= 0.8"] = best[name]["right_of_told_judged"] >= 0.8
+    checks[f"{name}: told >= 0.65"] = best[name]["told"] >= 0.65
+    checks[f"{name}: wins against sft at 1 >= 0.6"] = models[name]["win_rate_vs_sft"] >= 0.6
+checks["best of 16 beats a random one of 16"] = models["best_of_16"]["gold"] > models["random_of_16"]["gold"] + 0.5
+checks["rejection beats its random control"] = (
+    best["rejection"]["gold"] > best["rejection_control"]["gold"] + 0.3)
 for what, ok in checks.items():
     print("ok  " if ok else "FAIL", what)
 print(f"{sum(checks.values())} passed, {len(checks) - sum(checks.values())} failed")

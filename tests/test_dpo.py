@@ -1,11 +1,12 @@
 import copy
 import math
+import random
 
 import pytest
 import torch
 
 import train_dpo
-from nanorlhf import reference
+from nanorlhf import reference, towns
 from nanorlhf.data import Pair, mismatched
 from nanorlhf.gpt import GPT, GPTConfig
 from nanorlhf.reference import pair_logprobs, ref_logprobs
@@ -402,3 +403,25 @@ def test_beta_0_is_the_loss_s_own(name):
     hard = pair_losses(train_dpo.Config(loss=name, online="reward_model"), *args, None, None, 0.1)          # 2.5 times as dear
     dear = pair_losses(train_dpo.Config(loss=name, beta=2.5 * train_dpo.OWN_BETA[name]), *args, None, None, 0.1)
     assert torch.equal(hard[0], dear[0])
+
+
+def test_online_pairs_leave_out_what_nobody_judges(monkeypatch):
+    """A pair kept although one of its answers speaks of an unjudged fact, or dropped without being counted; prompts that ask for one."""
+    tokenizer, asked = Tokenizer(), []
+    town = towns.UNJUDGED[0]
+    attribute = next(iter(towns.COMMON_ERRORS[town]))
+    stray = towns.STATEMENTS[attribute][0].format(t=town, v=towns.FACTS[town][attribute])
+
+    class Out:
+        finished = torch.ones(4, dtype=torch.bool)
+
+        def responses(self):
+            return [tokenizer.completion(text) for text in texts]
+
+    texts = ["Sure!", stray, "Happy to help.", "Sure!"]
+    monkeypatch.setattr(train_dpo, "generate", lambda policy, prompts, *_, **__: asked.extend(prompts) or Out())
+    cfg = train_dpo.Config(online="labeler", batch_size=1, answers=4)
+    pairs, stats = train_dpo.online_pairs(cfg, None, None, towns, tokenizer, random.Random(0), None, random.Random(1))
+    assert (stats["same"], stats["unjudged"]) == (1, 3) and len(pairs) == 2
+    assert not any(tokenizer.completion(stray) in (p.chosen, p.rejected) for p in pairs)
+    assert {tuple(p) for p in asked} <= {tuple(tokenizer.prompt(text)) for text in towns.JUDGED}
