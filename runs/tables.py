@@ -18,6 +18,7 @@ import sys
 import numpy as np
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+MARK = re.compile(r"<!-- table: \w+ \w+ -->")
 BLOCK = re.compile(r"<!-- table: (\w+) (\w+) -->\n(.*?)<!-- end -->", re.DOTALL)
 TEMPERATURES = ("0", "0.3", "0.5", "0.7", "1")
 # rows of the README's table, and what they are called there
@@ -58,11 +59,13 @@ def towns(data):
         seeds = data["rows"].get(name)
         if not seeds:
             continue
-        picked = name in ("sft_sharpened", "likeliest_of_16", "best_of_16")
-        at = cell(seeds, "best_temperature", "{:g}", each=False) if picked else \
-            "/".join(f"{seeds[s]['best_temperature']:g}" for s in sorted(seeds))
+        # each seed chooses its own temperature: a mean of them is no temperature that was used
+        chosen = [cell({s: seeds[s]}, "best_temperature", "{:g}") for s in sorted(seeds)]
+        at = chosen[0] if len(set(chosen)) == 1 else "/".join(chosen)
+        best = cell(seeds, "at_best.gold", "{:.2f}")
         rows.append([title, "-" if name == "sft_sharpened" else cell(seeds, "gold", "{:.2f}", each=False),
-                     cell(seeds, "at_best.gold", "{:.2f}") + f" at {at}", cell(seeds, "at_best.gold_over_tidy", "{:+.2f}"),
+                     best if best == "-" else f"{best} at {at}",
+                     cell(seeds, "at_best.gold_over_tidy", "{:+.2f}"),
                      cell(seeds, "at_best.told", "{:.0%}", each=False),
                      cell(seeds, "at_best.right_of_told_judged", "{:.0%}"),
                      cell(seeds, "at_best.right_of_told_unjudged", "{:.0%}"),
@@ -76,10 +79,14 @@ def by_temperature(data):
     for name in ("base", "sft", "sft_tidy", "rejection", "ppo", "grpo", "dpo"):
         seeds = data["rows"].get(name, {})
         if seeds:
-            rows.append([TOWNS[name]] + [
-                " ".join((of_seeds([s["gold_by_temperature"][t] for s in seeds.values()], "{:.2f}", each=False),
-                          of_seeds([s["told_by_temperature"][t] for s in seeds.values()], "({:.0%})", each=False)))
-                for t in TEMPERATURES])
+            row = [TOWNS[name]]
+            for t in TEMPERATURES:
+                gold, told = ([s.get(f"{what}_by_temperature", {}).get(t) for s in seeds.values()]
+                              for what in ("gold", "told"))
+                gold = of_seeds(gold, "{:.2f}", each=False)
+                told = of_seeds(told, "({:.0%})", each=False)
+                row.append("-" if gold == told == "-" else f"{gold} {told}")
+            rows.append(row)
     return markdown(["gold (asked facts told)", *(f"T {t}" for t in TEMPERATURES)], rows)
 
 
@@ -106,15 +113,22 @@ def pooled(seeds, sft, temperature, draws=2000):
 
 
 def never_judged(data):
-    rows, sft = [], data["rows"]["sft"]
+    rows, sft = [], data["rows"].get("sft", {})
+
+    def there(row, temperature):
+        return temperature in row.get("unjudged_by_town_by_temperature", {})
+
     names = {**{name: TOWNS[name] for name in ("best_of_16", "rejection", "ppo", "grpo", "dpo")},
              "dpo_all": "DPO, all errors judged"}
     for name, title in names.items():
         seeds = data["rows"].get(name, {})
         line = [title] if seeds else []
         for temperature in ("1", "0.3"):
-            if seeds and temperature in next(iter(seeds.values()))["unjudged_by_town_by_temperature"]:
-                right, gain, half = pooled(seeds, sft, temperature)
+            # a gain is a difference: a seed needs both models
+            paired = {s: row for s, row in seeds.items()
+                      if there(row, temperature) and there(sft.get(s, {}), temperature)}
+            if paired:
+                right, gain, half = pooled(paired, sft, temperature)
                 line += [f"{right:.0%}", f"{gain:+.2f} ±{half:.2f}"]
             elif seeds:
                 line += ["-", "-"]
@@ -178,11 +192,23 @@ def block(name, where, data_folder):
     return f"<!-- table: {name} {digest} -->\n{make(data)}<!-- end -->"
 
 
+def stray_mark(text):
+    """-> the line (from 1) of the first mark that opens or closes no block; None without one."""
+    opened = None
+    for number, line in enumerate(text.split("\n"), 1):
+        begins, ends = "<!-- table: " in line, "<!-- end -->" in line
+        if begins and (opened or not MARK.fullmatch(line)) or ends and not opened:
+            return opened or number
+        opened = number if begins else None if ends else opened
+    return opened
+
+
 def rewritten(path, data_folder):
     """-> (the file's text with its blocks made anew, names of those that differ)"""
     text, differ = path.read_text(encoding="utf-8"), []
-    if text.count("<!-- table: ") != len(BLOCK.findall(text)) or text.count("<!-- end -->") != len(BLOCK.findall(text)):
-        sys.exit(f"error: {path}: a mark is not closed, or is not <!-- table: NAME HASH --> ... <!-- end -->")
+    if line := stray_mark(text):
+        sys.exit(f"error: {path}:{line}: a mark is not closed, or is not "
+                 "<!-- table: NAME HASH --> ... <!-- end -->")
 
     def new(match):
         line = text[:match.start()].count("\n") + 1

@@ -63,12 +63,45 @@ def test_data_that_change_nothing_on_the_page_are_noticed(root, capsys):
 
 
 @pytest.mark.parametrize("page, said", [
-    (PAGE.replace("sums", "nonsense"), "README.md:2: no table is called nonsense"), (PAGE.replace("<!-- end -->", ""), "is not closed"),
+    (PAGE.replace("sums", "nonsense"), "README.md:2: no table is called nonsense"),
+    (PAGE.replace("<!-- end -->", ""), "README.md:2: a mark is not closed"),
+    ("<!-- end -->\n" + PAGE, "README.md:1: a mark is not closed"),
+    (PAGE.replace("anything", "<!-- table: sums 00000000 -->"),
+     "README.md:2: a mark is not closed"),
     (PAGE.replace("sums", "towns"), "towns.json does not exist"), (PAGE.replace(" 00000000", ""), "a mark is not closed, or is not")])
 def test_what_a_page_gets_wrong(page, said, root):
     (root / "README.md").write_text(page)
     with pytest.raises(SystemExit, match=said):
         tables.main([], root)
+
+
+def test_what_is_missing_is_a_dash():
+    """An evaluation that broke off, or a row not made yet, that ends make docs in a KeyError."""
+    def last(table):
+        return [x.strip() for x in table.splitlines()[-1].strip("|").split("|")]
+
+    assert last(tables.towns({"rows": {"dpo": {"0": {}}}})) == ["DPO"] + ["-"] * 7
+    half = {"gold_by_temperature": {"0": 0.5}, "told_by_temperature": {"0": 0.75}}
+    made = tables.by_temperature({"rows": {"dpo": {"0": half}}})
+    assert last(made) == ["DPO", "0.50 (75%)"] + ["-"] * 4
+    town = {"right": 3, "error": 1, "other": 0, "silent": 0}
+    facts = {"unjudged_by_town_by_temperature": {"1": {"t": town}}}
+    assert last(tables.never_judged({"rows": {"dpo": {"0": facts}}})) == ["DPO"] + ["-"] * 4
+    # seed 1 has no SFT model beside it, so seed 0 alone counts
+    rows = {"dpo": {"1": {}, "0": facts}, "sft": {"0": facts}}
+    assert last(tables.never_judged({"rows": rows})) == ["DPO", "75%", "+0.00 ±0.00", "-", "-"]
+
+
+def test_the_temperature_of_each_seed_is_named():
+    """A mean of chosen temperatures, at which nothing was sampled."""
+    def at(*temperatures):
+        seeds = {str(s): {"best_temperature": t, "at_best": {"gold": 1.0}}
+                 for s, t in enumerate(temperatures)}
+        line = tables.towns({"rows": {"sft_sharpened": seeds}}).splitlines()[-1]
+        return line.split("|")[3].strip()
+
+    assert at(0.5, 0.0, 0.3) == "1.00 (1.00, 1.00, 1.00) at 0.5/0/0.3"
+    assert at(1.0, 1.0) == "1.00 (1.00, 1.00) at 1"
 
 
 def test_of_seeds_by_hand():
