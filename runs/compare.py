@@ -115,11 +115,15 @@ def found(root, world, names):
     return {name: rows[name] for name in names if name in rows}
 
 
-def collect(root, folder=DATA):
-    """Write docs/data/*.json from what there is: every figure that README and docs show."""
+def collect(root, folder=DATA, command="bash runs/compare.sh"):
+    """Write docs/data/*.json from what there is: every figure that README and docs show.
+
+    command: what made the runs. commit is that of the code that collects; it is theirs only where
+    they were made just before.
+    """
     os.makedirs(folder, exist_ok=True)
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-    made = {"command": "bash runs/compare.sh", "commit": commit,
+    made = {"command": command, "commit": commit,
             "versions": {"python": platform.python_version(), **{p: metadata.version(p) for p in ("torch", "numpy")}}}
 
     def write(name, rows, about=None):
@@ -157,7 +161,7 @@ def main():
     args = parser.parse_args()
     root, start = args.root, time.time()
     if args.collect:
-        return collect(root)
+        return collect(root, command="collected from runs made earlier, by commands not known here")
     os.makedirs(root, exist_ok=True)
     with ThreadPoolExecutor(args.jobs) as pool:
         def at_once(function, *rows):
