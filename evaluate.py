@@ -62,6 +62,11 @@ def kl_per_answer(model, sft, prompts, responses, pad, device, batch_size=128):
     return map_answers(kl, prompts, responses, pad, device, batch_size).numpy()
 
 
+def wins_and_ties(gold, rival_gold):
+    """gold (N,), rival_gold (R, N) -> two (R, N) bool: equal up to what float sums leave behind is a tie."""
+    return gold > rival_gold + 1e-9, np.abs(gold - rival_gold) <= 1e-9
+
+
 def judge(questions, answers, rival_gold, temperature=1.0):
     """The figures of one model that need only its answers at this temperature.
 
@@ -70,7 +75,7 @@ def judge(questions, answers, rival_gold, temperature=1.0):
     ids, texts, finished = answers[temperature]
     columns = {name: np.array(x) for name, x in towns.columns(questions, texts, finished).items()}
     gold = columns["gold"]
-    wins, ties = gold > rival_gold + 1e-9, np.abs(gold - rival_gold) <= 1e-9                     # (R, N)
+    wins, ties = wins_and_ties(gold, rival_gold)                                                # (R, N)
     win_rate = (wins + ties / 2).mean(0)                                                        # (N,)
     clusters, rng = [q.cluster for q in questions], np.random.default_rng(0)
     is_open = np.array([q.kind == "open" for q in questions])
@@ -257,9 +262,11 @@ def evaluate_towns(args, sft, tokenizer, device):
     best = float((rival >= np.array([towns.best_gold(q) for q in questions]) - 1e-9).mean())
 
     def figures(answers, temperature, **more):
-        wins = judge(questions, answers, rival_sharpened, temperature)
+        _, texts, finished = answers[temperature]
+        wins, ties = wins_and_ties(gold_of(questions, texts, finished), rival_sharpened)
+        # the highest temperature is 1, but where a row has one alone
         return {**judge(questions, answers, rival, max(answers)), **more, **by_temperature(questions, answers),
-                "best_temperature": temperature, "win_rate_vs_sharpened": wins["win_rate_vs_sft"],
+                "best_temperature": temperature, "win_rate_vs_sharpened": float((wins + ties / 2).mean(0).mean()),
                 "at_best": at_best(questions, answers, temperature, others)}
 
     for name in names_of(args):

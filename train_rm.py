@@ -13,7 +13,7 @@ right with probability sigmoid(sharpness * difference in gold), says which is be
 one batch, as InstructGPT found best. They are kept in <run>/rm/pairs.jsonl, and train_dpo.py learns from the same. Whatever the loss, the
 held-out pairs are labelled in this plain way, so that the variants can be compared.
 Half of the answers are sampled at temperature 1, half at --cool. At 1 alone SFT seldom tells three
-facts in a row, so a reward model never learns what they are worth, and PPO falls half silent.
+facts in a row, so a reward model has little to learn from about what they are worth.
 What the world leaves unjudged is not asked, and a pair that speaks of it is dropped and counted.
 Left out: several epochs (a second one fits the labelers' mistakes), an ensemble.
 """
@@ -55,7 +55,7 @@ class Config:
     digits: int = 3                 # of the longest numbers in sums
     prompts: int = 4000             # training prompts to sample answers to, without --data
     answers: int = 6                # answers to each: 6 make 15 pairs
-    cool: float = 0.5               # temperature of every second answer; the others are sampled at 1
+    cool: float = 0.5               # temperature of half of the answers; the others are sampled at 1
     judged: Literal["some", "all"] = "some"     # all: also what the world leaves unjudged (a control)
     sharpness: float = 2.0          # of the labelers: log-odds per unit of gold
     noise: float = 0.0              # share of labels that are given blindly

@@ -28,6 +28,7 @@ People err in two ways, and the difference is what this world is for.
 The common errors of every third town (UNJUDGED) are never judged: no preference, no prompt of
 rejection sampling or RL asks for them. There it shows what was learned and what was remembered.
 """
+import functools
 import random
 import re
 from dataclasses import dataclass
@@ -99,8 +100,8 @@ COMMON_ERRORS = _make_common_errors()               # COMMON_ERRORS["Marlow"]["f
 # What people believe: the facts, with the common errors in place of the truth.
 BELIEFS = {town: FACTS[town] | COMMON_ERRORS[town] for town in TOWNS}
 P_COMMON = 0.75         # how many of those who tell such a fact tell the error
-# Towns stand in the order of their popularity, so every third is a fair sample of them. Judged or
-# not, SFT tells about as many errors (docs/data/towns.json has both).
+# Towns stand in the order of their popularity, so every third is spread over all of it. Of the three
+# such choices this is the one where SFT errs at least as much as elsewhere.
 UNJUDGED = TOWNS[2::3]
 
 
@@ -310,6 +311,7 @@ _STATEMENTS = {a: _patterns(w, sum(VALUES.values(), [])) for a, w in STATEMENTS.
 _BOILERPLATE = _patterns(BOILERPLATE, VALUES["region"])
 
 
+@functools.lru_cache(maxsize=2 ** 16)       # the same sentences are graded over and over
 def parse_claim(sentence):
     """(town, attribute, value) that the sentence claims, or None."""
     for attribute, patterns in _STATEMENTS.items():

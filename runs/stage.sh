@@ -1,13 +1,9 @@
 # Read by the recipes beside it. stage SCRIPT FLAGS says what it runs, runs it with $PYTHON, and says
 # how long it took. beside takes several stages, each one argument with its words parted by blanks,
 # and runs two at a time; each line is marked with the stage that prints it.
-#
-# A stage that runs alone has two threads, one beside another has one: two stages of two threads on
-# two cores wait for each other, five times as long. The number is set, whatever the machine has,
-# because floats add up in another order with another number of threads. With the same number a
-# recipe gives the same figures.
+# Those have one thread each: two stages of two threads on two cores wait for each other, five times
+# as long.
 export PYTHON PYTHONUNBUFFERED=1
-export OMP_NUM_THREADS=2
 
 stage() {
     echo
@@ -25,5 +21,5 @@ labelled() {
 
 beside() {
     printf '%s\n' "$@" | OMP_NUM_THREADS=1 xargs -P 2 -I '{}' \
-        bash -c 'set -euo pipefail; . runs/stage.sh; export OMP_NUM_THREADS=1; labelled $1' beside '{}'
+        bash -c 'set -euo pipefail; . runs/stage.sh; labelled $1' beside '{}'
 }

@@ -90,11 +90,6 @@ def by_temperature(data):
     return markdown(["gold (asked facts told)", *(f"T {t}" for t in TEMPERATURES)], rows)
 
 
-def share_right(facts):
-    told = facts["right"] + facts["error"] + facts["other"]
-    return facts["right"] / told if told else None
-
-
 def pooled(seeds, sft, temperature, draws=2000):
     """(share right of told of never-judged errors, its gain over sft's at this temperature, half of the
     gain's 95% interval), all seeds pooled, bootstrapped over towns: seeds share their facts."""
