@@ -1,6 +1,7 @@
 # make demo    environment, then the whole pipeline on the made-up world, offline
 # make test    the test suite
-# make docs    the tables of README.md and docs, from docs/data (runs/compare.sh makes the data)
+# make lint    ruff, as pyproject.toml has it
+# make docs    the tables of README.md and docs, from docs/data (runs/compare.py makes the data)
 # make demo SEED=1 RUN=out/towns-1                    another seed
 # make demo PYTHON=python3                            an environment that is already there
 
@@ -13,10 +14,13 @@ ENVIRONMENT = .venv/installed
 endif
 
 demo: $(ENVIRONMENT)
-	PYTHON=$(PYTHON) SEED=$(SEED) RUN=$(RUN) bash runs/demo.sh
+	$(PYTHON) demo.py --run $(RUN) --seed $(SEED)
 
 test: $(ENVIRONMENT)
 	$(PYTHON) -m pytest -q tests
+
+lint: $(ENVIRONMENT)
+	$(PYTHON) -m ruff check
 
 .venv/installed: requirements.txt
 	python3 -c 'import sys; sys.version_info >= (3, 11) or sys.exit("nanorlhf needs Python 3.11 or newer, this is " + sys.version.split()[0])'
@@ -25,9 +29,9 @@ test: $(ENVIRONMENT)
 	touch $@
 
 docs: $(ENVIRONMENT)
-	$(PYTHON) runs/tables.py
+	$(PYTHON) -m runs.tables
 
 clean:
 	rm -rf .venv out
 
-.PHONY: demo test docs clean
+.PHONY: demo test lint docs clean

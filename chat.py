@@ -1,15 +1,16 @@
 """Talk to one or more checkpoints side by side.
 
-    python chat.py out/towns/sft out/towns/ppo              then type a question; an empty line or Ctrl-D ends
+    python chat.py out/towns/sft out/towns/ppo      type a question; an empty line or Ctrl-D ends
     echo "Who is the mayor of Marlow?" | python chat.py out/towns/sft
     echo "347+285=" | python chat.py out/sums/sft out/sums/grpo
 
-Each question stands alone: no memory of the last. A question of a made-up world also shows what each answer is worth.
+Each question stands alone: no memory of the last. A question of a made-up world also shows what
+each answer is worth.
 """
 import argparse
 import sys
 
-from nanorlhf import InputError, run
+from nanorlhf import InputError, checkpoints, devices, seeds, settings, worlds
 from nanorlhf.rollout import answer_texts, generate
 
 
@@ -26,32 +27,41 @@ def stream(model, tokenizer, question, max_new_tokens, temperature, generator):
             shown = len(text)
 
     prompt = tokenizer.prompt(question)[-(model.cfg.block_size - max_new_tokens):]
-    out = generate(model, [prompt], max_new_tokens, tokenizer.end, temperature, generator=generator, pad=tokenizer.pad, on_token=on_token)
+    out = generate(model, [prompt], max_new_tokens, tokenizer.end, temperature, generator=generator,
+                   pad=tokenizer.pad, on_token=on_token)
     finished = bool(out.finished[0])
     print("" if finished else " [cut off]")
     return answer_texts(out, tokenizer)[0], finished
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
-    parser.add_argument("checkpoints", nargs="+", help="folders of checkpoints, such as out/towns/sft")
-    parser.add_argument("--temperature", type=float, default=0.7, help="0 always takes the likeliest token (default: 0.7)")
-    parser.add_argument("--max_new_tokens", type=int, default=64, help="longest answer (default: 64)")
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoints", nargs="+",
+                        help="folders of checkpoints, such as out/towns/sft")
+    parser.add_argument("--temperature", type=float, default=0.7,
+                        help="0 always takes the likeliest token (default: 0.7)")
+    parser.add_argument("--max_new_tokens", type=int, default=64,
+                        help="longest answer (default: 64)")
     parser.add_argument("--seed", type=int, default=0, help="of the answers (default: 0)")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto takes a CUDA GPU where there is one")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto",
+                        help="auto takes a CUDA GPU where there is one")
     args = parser.parse_args()
     if args.temperature < 0:
         raise InputError(f"--temperature {args.temperature}: it must be 0 or more")
-    device = run.pick_device(args.device)
-    models = [(path, *run.load_checkpoint(path, device)) for path in args.checkpoints]
+    device = devices.pick(args.device)
+    models = [(path, *checkpoints.load_checkpoint(path, device)) for path in args.checkpoints]
     for path, model, _ in models:
         if not 0 < args.max_new_tokens < model.cfg.block_size:
-            raise InputError(f"--max_new_tokens {args.max_new_tokens}: {path} has a block of {model.cfg.block_size} for prompt and answer")
-    generators = [run.generator(args.seed, "chat", device) for _ in models]
+            raise InputError(f"--max_new_tokens {args.max_new_tokens}: {path} has a block of "
+                             f"{model.cfg.block_size} for prompt and answer")
+    generators = [seeds.generator(args.seed, "chat", device) for _ in models]
 
-    worlds = [run.WORLDS.get(tokenizer.name) for _, _, tokenizer in models]     # None: a vocabulary of real text
-    if sys.stdin.isatty() and worlds[0]:
-        print(f'Ask away, for example: {" / ".join(q.text for q in worlds[0].SHOWN)}')
+    # None: a vocabulary of real text
+    known = [worlds.of(tokenizer) if tokenizer.name in worlds.names() else None
+             for _, _, tokenizer in models]
+    if sys.stdin.isatty() and known[0]:
+        print(f'Ask away, for example: {" / ".join(q.text for q in known[0].SHOWN)}')
     while True:
         try:
             question = input("> " if sys.stdin.isatty() else "").strip()
@@ -59,12 +69,14 @@ def main():
             break
         if not question:
             break
-        for (path, model, tokenizer), world, generator in zip(models, worlds, generators):
+        for (path, model, tokenizer), world, generator in zip(models, known, generators,
+                                                              strict=True):
             print(f"{path}: ", end="", flush=True)
-            text, finished = stream(model, tokenizer, question, args.max_new_tokens, args.temperature, generator)
-            if world and (known := world.find(question)):
-                print(f"    {world.explain(known, text, finished)}")
+            text, finished = stream(model, tokenizer, question, args.max_new_tokens,
+                                    args.temperature, generator)
+            if world and (asked := world.find(question)):
+                print(f"    {world.explain(asked, text, finished)}")
 
 
 if __name__ == "__main__":
-    run.script(main)
+    settings.script(main)

@@ -1,14 +1,16 @@
-"""Instruction tuning: from a model that continues pages to one that answers. Cross-entropy on the answer only.
+"""Instruction tuning: from a model that continues pages to one that answers. Cross-entropy on
+the answer only.
 
-    minimise  - mean_t log p(y_t | x, y_<t)         over answer tokens and the end token; the prompt is read, never imitated
+    minimise  - mean_t log p(y_t | x, y_<t)         over answer tokens and the end token
     python train_sft.py                             15 seconds on two laptop cores
-    python train_sft.py --run out/hh --data hh.jsonl.gz --init gpt2         real GPT-2 weights, downloaded once; or --init DIR
-    python train_sft.py --run out/hh --data hh.jsonl.gz --tokenizer gpt2 --init scratch --block_size 512
-    python train_sft.py --tidy --out sft_tidy       only demonstrations without filler: what curation gives
+    python train_sft.py --tidy --out sft_tidy       only demonstrations without filler
+    python train_sft.py --run out/hh --data hh.jsonl.gz --init gpt2     real GPT-2, or --init DIR
+    python train_sft.py --run out/hh --data hh.jsonl.gz --init scratch --tokenizer gpt2
 
-The demonstrations of the made-up world are people's: they tell common errors, slip, wander off and
-paste boilerplate. Imitation copies that too. --tidy leaves the filler out, which takes no
-knowledge of the facts. What is worth imitating is the business of the later stages.
+The prompt is read, never imitated. The demonstrations of the made-up world are people's: they tell
+common errors, slip, wander off and paste boilerplate. Imitation copies that too. --tidy leaves the
+filler out, which takes no knowledge of the facts: it is what curation gives. What is worth
+imitating is the business of the later stages.
 Left out: packing several conversations into a row, weights per source.
 """
 from dataclasses import dataclass
@@ -16,40 +18,77 @@ from typing import Literal
 
 import torch
 
-from nanorlhf import InputError, data, look, memory, resume, run
+from nanorlhf import (
+    InputError,
+    batches,
+    checkpoints,
+    devices,
+    files,
+    look,
+    memory,
+    optim,
+    resume,
+    seeds,
+    settings,
+    worlds,
+)
 from nanorlhf.functional import masked_mean, token_logprobs
+from nanorlhf.log import Log
 from nanorlhf.logprobs import masked_logprobs
 from nanorlhf.rollout import generate_in_batches
 
 
 @dataclass
 class Config:
-    run: str = "out/towns"          # the run's folder; this stage writes <run>/sft
-    out: str = "sft"                # name of this stage's folder in the run, to keep several variants
-    seed: int = 0                   # of demonstrations, data order, samples (and initial weights, from scratch)
-    device: Literal["auto", "cpu", "cuda"] = "auto"     # auto takes a CUDA GPU where there is one
-    init: str = ""                  # start from: a checkpoint, gpt2[-medium|-large|-xl], a folder of its weights, or scratch (random); empty: <run>/base
-    data: str = ""                  # JSONL (.gz) of conversations; empty: demonstrations of the checkpoint's world
-    mask: Literal["all", "last"] = "all"        # learn from every answer of a chat, or from its last one alone
-    digits: int = 3                 # of the longest numbers in demonstrations of sums
-    tokenizer: Literal["towns", "sums", "gpt2"] = "towns"       # with --init scratch; a checkpoint brings its own
-    n_layer: int = 4                # layers, with --init scratch
-    n_head: int = 4                 # heads, with --init scratch
-    n_embd: int = 112               # width, with --init scratch
-    block_size: int = 96            # longest sequence, with --init scratch
-    demonstrations: int = 4800      # how many people's answers to write, without --data
-    tidy: bool = False              # only demonstrations without filler, chosen blind to truth
-    held_out: float = 0.05          # share of the prompts of --data kept to measure the loss on
-    steps: int = 0                  # updates; 0: as many as one epoch takes
-    batch_size: int = 32            # conversations an update
-    micro_batch: int = 32           # conversations a forward: lower it when memory runs out, the gradient stays the same
-    lr: float = 3e-4                # peak; at 1e-3 it forgets how to tell true from false, and the reward model starts from it
-    warmup: int = 10                # steps from 0 to lr
-    max_new_tokens: int = 64        # longest sampled answer
-    log_every: int = 20             # steps between lines on the console
-    show_batch: bool = False        # print the first batch before the first step, coloured by what is trained on
-    resume: bool = False            # go on with a run that was interrupted, exactly where it was
-    save_every: int = 100           # steps between the states that --resume goes on from
+    # ---- files ----
+    run: str = "out/towns"      # the run's folder; this stage writes <run>/sft
+    out: str = "sft"            # name of this stage's folder in the run, to keep several variants
+    # start from: a checkpoint, gpt2[-medium|-large|-xl], a folder of its weights, or scratch
+    # (random); empty: <run>/base
+    init: str = ""
+    # JSONL (.gz) of conversations; empty: demonstrations of the checkpoint's world
+    data: str = ""
+    held_out: float = 0.05      # share of the prompts of --data kept to measure the loss on
+    resume: bool = False        # go on with a run that was interrupted, exactly where it was
+    save_every: int = 100       # steps between the states that --resume goes on from
+
+    # ---- what is imitated ----
+    # learn from every answer of a chat, or from its last one alone
+    mask: Literal["all", "last"] = "all"
+    demonstrations: int = 4800  # how many people's answers to write, without --data
+    tidy: bool = False          # only demonstrations without filler, chosen blind to truth
+
+    # ---- training ----
+    seed: int = 0               # of demonstrations, data order, samples (and weights, from scratch)
+    steps: int = 0              # updates; 0: as many as one epoch takes
+    batch_size: int = 32        # conversations an update
+    # conversations a forward: lower it when memory runs out, the gradient stays the same
+    micro_batch: int = 32
+    # peak; at 1e-3 it forgets how to tell true from false, and the reward model starts from it
+    lr: float = 3e-4
+    warmup: int = 10            # steps from 0 to lr
+    max_grad_norm: float = 1.0  # gradients are scaled down to this norm
+
+    # ---- with --init scratch ----
+    tokenizer: str = "towns"    # a world's, or gpt2; a checkpoint brings its own
+    n_layer: int = 4            # layers
+    n_head: int = 4             # heads
+    n_embd: int = 112           # width
+    block_size: int = 96        # longest sequence
+
+    # ---- what you see ----
+    # auto takes a CUDA GPU where there is one
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    max_new_tokens: int = 64    # longest sampled answer
+    log_every: int = 20         # steps between lines on the console
+    # print the first batch before the first step, coloured by what is trained on
+    show_batch: bool = False
+
+    def __post_init__(self):
+        settings.check(self)
+        if self.tidy and self.data:
+            raise InputError("--tidy chooses among demonstrations of a made-up world; "
+                             "--data brings its own")
 
 
 def check_targets(mask):
@@ -58,9 +97,10 @@ def check_targets(mask):
 
 
 def sft_loss(logits, ids, mask):
-    """Mean NLL of the masked tokens, in nats. logits (B, T, V), ids and mask (B, T); ValueError when nothing is masked in.
+    """Mean NLL of the masked tokens, in nats. logits (B, T, V), ids and mask (B, T).
 
-    This is what `accumulate` minimises, which never has all logits at once.
+    ValueError when nothing is masked in. This is what `accumulate` minimises, which never has all
+    logits at once.
     """
     check_targets(mask)
     return -masked_mean(token_logprobs(logits, ids), mask)
@@ -69,12 +109,13 @@ def sft_loss(logits, ids, mask):
 def accumulate(model, ids, mask, micro_batch):
     """backward() of sft_loss of the whole batch, a few rows at a time; returns the loss.
 
-    Sums over tokens divided by the tokens of the whole batch: a mean of the parts' means would give the tokens of short rows more weight.
+    Sums over tokens divided by the tokens of the whole batch: a mean of the parts' means would
+    give the tokens of short rows more weight.
     """
     check_targets(mask)
     total, loss = mask.sum(), 0.0
-    for i, m in zip(ids.split(micro_batch), mask.split(micro_batch)):
-        part = -masked_logprobs(model, i, m).sum() / total
+    for some_ids, some_mask in zip(ids.split(micro_batch), mask.split(micro_batch), strict=True):
+        part = -masked_logprobs(model, some_ids, some_mask).sum() / total
         part.backward()
         loss += part.item()
     return loss
@@ -85,7 +126,7 @@ def held_out_loss(model, examples, pad, batch_size, device):
     """Nats per answer token over all examples, each token counted once."""
     total, tokens = 0.0, 0
     for i in range(0, len(examples), batch_size):
-        ids, mask = data.conversation_batch(examples[i:i + batch_size], pad, device)
+        ids, mask = batches.conversation_batch(examples[i:i + batch_size], pad, device)
         total -= masked_logprobs(model, ids, mask).sum().item()
         tokens += mask.sum().item()
     return total / tokens
@@ -94,18 +135,28 @@ def held_out_loss(model, examples, pad, batch_size, device):
 def load(cfg, tokenizer, block_size):
     """-> (training examples, held-out examples), each a list of (ids, mask)."""
     if not cfg.data:
-        world, people = run.world_of(tokenizer), run.rng(cfg.seed, "demonstrations")
-        write = world.demonstration
-        if cfg.tidy:
-            write = getattr(world, "tidy_demonstration", None)
-            if write is None:
-                raise InputError(f"--tidy: the world of {tokenizer.name} has no filler to leave out")
-        return [[tokenizer.chat([{"role": "user", "content": q.text}, {"role": "assistant", "content": write(q, people)}])
-                 for q in world.sample_questions(n, people, split, **run.knobs(world, cfg.digits))]
-                for n, split in ((cfg.demonstrations, world.TRAIN), (400, world.HELD_OUT))]
-    examples, report = data.load_conversations(cfg.data, tokenizer, block_size, last_only=cfg.mask == "last")
+        return demonstrations(cfg, tokenizer)
+    examples, report = files.load_conversations(cfg.data, tokenizer, block_size,
+                                                last_only=cfg.mask == "last")
     print(look.summary(f"{cfg.data}: {len(examples)} conversations", examples, report))
-    return data.split_by_prompt(examples, prompt_of, cfg.held_out, run.rng(cfg.seed, "split"))
+    return files.split_by_prompt(examples, prompt_of, cfg.held_out, seeds.rng(cfg.seed, "split"))
+
+
+def demonstrations(cfg, tokenizer):
+    """What people of the checkpoint's world answer -> as load."""
+    world, people = worlds.of(tokenizer), seeds.rng(cfg.seed, "demonstrations")
+    write = world.tidy_demonstration if cfg.tidy else world.demonstration
+    if write is None:
+        raise InputError(f"--tidy: the world of {world.name} has no filler to leave out")
+    splits = []
+    for n, split in ((cfg.demonstrations, worlds.TRAIN), (400, worlds.HELD_OUT)):
+        examples = []
+        for question in world.questions(n, people, split):
+            chat = [{"role": "user", "content": question.text},
+                    {"role": "assistant", "content": write(question, people)}]
+            examples.append(tokenizer.chat(chat))
+        splits.append(examples)
+    return splits
 
 
 def prompt_of(example):
@@ -117,50 +168,57 @@ def prompt_of(example):
     return ids[:start]
 
 
-def main():
-    cfg = run.parse(Config, __doc__)
-    if cfg.tidy and cfg.data:
-        raise InputError("--tidy chooses among demonstrations of a made-up world; --data brings its own")
-    device = run.pick_device(cfg.device)
-    folder = f"{cfg.run}/{cfg.out}"
+def train(cfg):
+    """-> (model, tokenizer, log: {key: array over the steps})"""
+    device = devices.pick(cfg.device)
+    folder, draws = f"{cfg.run}/{cfg.out}", seeds.Draws(cfg.seed)
     saved = resume.load(cfg, folder)
-    model, tokenizer = run.start_model(cfg, f"{cfg.run}/base", device)
-    if cfg.max_new_tokens >= model.cfg.block_size:
-        raise InputError(f"--max_new_tokens {cfg.max_new_tokens} leaves no room for a prompt in a block of {model.cfg.block_size}")
-    train, held_out = load(cfg, tokenizer, model.cfg.block_size)
-    prompts = [prompt_of(e)[-(model.cfg.block_size - cfg.max_new_tokens):] for e in held_out]
+    model, tokenizer = checkpoints.start_model(cfg, f"{cfg.run}/base", device)
+    room = model.cfg.block_size - cfg.max_new_tokens
+    if room < 1:
+        raise InputError(f"--max_new_tokens {cfg.max_new_tokens} leaves no room for a prompt in "
+                         f"a block of {model.cfg.block_size}")
+    examples, held_out = load(cfg, tokenizer, model.cfg.block_size)
+    prompts = [prompt_of(example)[-room:] for example in held_out]
 
     def show(title):
-        run.show_answers(folder, title, model, tokenizer, cfg.max_new_tokens, cfg.seed, prompts[:3] if cfg.data else ())
+        look.show_answers(folder, title, model, tokenizer, cfg.max_new_tokens, cfg.seed,
+                          prompts[:3] if cfg.data else ())
 
     def report(title):
         loss = held_out_loss(model, held_out, tokenizer.pad, cfg.micro_batch, device)
         _, _, finished = generate_in_batches(model, prompts[:128], cfg.max_new_tokens, tokenizer,
-                                             run.generator(cfg.seed, "finished", device), cfg.micro_batch)
-        print(f"{title}: held-out loss {loss:.3f} nats a token, {sum(finished) / len(finished):.0%} of {len(finished)} answers finish "
-              f"within {cfg.max_new_tokens} tokens")
+                                             seeds.generator(cfg.seed, "finished", device),
+                                             cfg.micro_batch)
+        print(f"{title}: held-out loss {loss:.3f} nats a token, "
+              f"{sum(finished) / len(finished):.0%} of {len(finished)} answers finish within "
+              f"{cfg.max_new_tokens} tokens")
 
-    steps = cfg.steps or -(-len(train) // cfg.batch_size)
-    print(f"sft: {len(train)} conversations, {len(held_out)} held out, {steps} steps of {cfg.batch_size} on {device.type}")
-    print(memory.plan({"model": model}, {}, cfg.micro_batch, run.bf16(device)))
-    log = run.Log(folder, cfg, steps, cfg.log_every, saved)
+    steps = cfg.steps or -(-len(examples) // cfg.batch_size)
+    print(f"sft: {len(examples)} conversations, {len(held_out)} held out, {steps} steps of "
+          f"{cfg.batch_size} on {device.type}")
+    print(memory.plan({"model": model}, {}, cfg.micro_batch, devices.bf16(device)))
+    log = Log(folder, cfg, steps, cfg.log_every, saved)
     report("before")
     show("before sft")
-    optimizer = run.adamw(model, cfg.lr)
-    batches = data.epochs(train, cfg.batch_size, run.generator(cfg.seed, "data order"), lambda e: len(e[0]))
-    for step in resume.steps(log, model, tokenizer, {"optimizer": optimizer}, batches):
-        ids, mask = data.conversation_batch(next(batches), tokenizer.pad, device)                # (B, T)
+    optimizer = optim.adamw(model, cfg.lr)
+    data = batches.epochs(examples, cfg.batch_size, draws.generator("data order"),
+                          lambda example: len(example[0]))
+    for step in resume.steps(log, model, tokenizer, draws, {"optimizer": optimizer}, data):
+        ids, mask = batches.conversation_batch(next(data), tokenizer.pad, device)      # (B, T)
         if cfg.show_batch and step == 1:
             look.print_batch(tokenizer, ids, mask)
         loss = accumulate(model, ids, mask, cfg.micro_batch)
-        lr = run.linear(step - 1, steps, cfg.lr, cfg.warmup)
-        grad_norm = run.update(model, optimizer, lr, max_grad_norm=1.0)
-        log(step, loss=loss, tokens=int(mask.sum()), padding=(ids == tokenizer.pad).float().mean().item(), _grad_norm=grad_norm, _lr=lr)
+        lr = optim.linear(step - 1, steps, cfg.lr, cfg.warmup)
+        grad_norm = optim.update(model, optimizer, lr, cfg.max_grad_norm)
+        log(step, loss=loss, tokens=int(mask.sum()),
+            padding=(ids == tokenizer.pad).float().mean().item(), _grad_norm=grad_norm, _lr=lr)
 
-    run.save_checkpoint(f"{folder}/model.pt", model, tokenizer)
+    checkpoints.save_checkpoint(f"{folder}/model.pt", model, tokenizer)
     report("after")
     show("after sft")
+    return model, tokenizer, log.arrays()
 
 
 if __name__ == "__main__":
-    run.script(main)
+    settings.script(lambda: train(settings.parse(Config, __doc__)))

@@ -20,11 +20,14 @@ for temperature in ("0", "0.3", "0.5", "0.7"):
 for name in ("rejection", "ppo", "grpo", "dpo"):
     for other in ("sharpened", "tidy"):
         for what in ("gold", "truth"):
-            checks[f"{name}: {what} over {other} sft >= 0.3"] = best[name][f"{what}_over_{other}"] >= 0.3
-    checks[f"{name}: right of told, errors judged >= 0.8"] = best[name]["right_of_told_judged"] >= 0.8
+            gain = best[name][f"{what}_over_{other}"]
+            checks[f"{name}: {what} over {other} sft >= 0.3"] = gain >= 0.3
+    right = best[name]["right_of_told_judged"]
+    checks[f"{name}: right of told, errors judged >= 0.8"] = right >= 0.8
     checks[f"{name}: told >= 0.65"] = best[name]["told"] >= 0.65
     checks[f"{name}: wins against sft at 1 >= 0.6"] = models[name]["win_rate_vs_sft"] >= 0.6
-checks["best of 16 beats a random one of 16"] = models["best_of_16"]["gold"] > models["random_of_16"]["gold"] + 0.5
+checks["best of 16 beats a random one of 16"] = (
+    models["best_of_16"]["gold"] > models["random_of_16"]["gold"] + 0.5)
 checks["rejection beats its random control"] = (
     best["rejection"]["gold"] > best["rejection_control"]["gold"] + 0.3)
 for what, ok in checks.items():

@@ -1,7 +1,9 @@
-"""GPT-2 written out: embeddings, pre-LayerNorm blocks, tied head. Plus its KV cache and its scalar-headed twin.
+"""GPT-2 written out: embeddings, pre-LayerNorm blocks, tied head. Plus its KV cache and its
+scalar-headed twin.
 
 Sizes: B batch, T tokens, V vocabulary, C width, H heads, D = C/H, S keys seen so far.
-Left out: dropout (off in RL and DPO anyway, and nothing here trains long enough to need it), bias switches, other positions.
+Left out: dropout (off in RL and DPO anyway, and nothing here trains long enough to need it), bias
+switches, other positions.
 """
 from dataclasses import dataclass, replace
 
@@ -19,14 +21,15 @@ class GPTConfig:
     n_layer: int
     n_head: int
     n_embd: int
-    embedding_rows: int = 0     # of the token embedding, where it has room behind the vocabulary; 0: vocab_size
+    # of the token embedding, where it has room behind the vocabulary; 0: vocab_size
+    embedding_rows: int = 0
 
 
 class KVCache:
     """Keys and values of every token so far, allocated once, for rows that may start with padding.
 
-    `pads` (B,): how many left-padding tokens each row starts with. The cache owns its place (`length`), so it also knows
-    the positions of the next tokens and what they may attend to.
+    `pads` (B,): how many left-padding tokens each row starts with. The cache owns its place
+    (`length`), so it also knows the positions of the next tokens and what they may attend to.
     """
 
     def __init__(self, cfg: GPTConfig, pads, max_len: int, dtype=torch.float32):
@@ -42,14 +45,16 @@ class KVCache:
         return (columns - self.pads[:, None]).clamp(min=0)
 
     def attention_mask(self, T):
-        """(B, 1, T, S) bool: causal, and nobody looks at a pad, except a pad at itself (a softmax over nothing is NaN)."""
-        q = torch.arange(self.length, self.length + T, device=self.pads.device)[:, None]          # (T, 1)
-        s = torch.arange(self.length + T, device=self.pads.device)                                # (S,)
-        real = s[None, None] >= self.pads[:, None, None]                                          # (B, 1, S)
+        """(B, 1, T, S) bool: causal, and nobody looks at a pad, except a pad at itself (a softmax
+        over nothing is NaN)."""
+        q = torch.arange(self.length, self.length + T, device=self.pads.device)[:, None]  # (T, 1)
+        s = torch.arange(self.length + T, device=self.pads.device)      # (S,)
+        real = s[None, None] >= self.pads[:, None, None]                # (B, 1, S)
         return ((s <= q) & real | (s == q))[:, None]
 
     def append(self, layer, k, v):
-        """Store this layer's k, v (B, H, T, D) behind what is there; return all of them (B, H, S, D)."""
+        """Store this layer's k, v (B, H, T, D) behind what is there; return all of them (B, H, S,
+        D)."""
         S = self.length + k.shape[2]
         self.k[layer, :, :, self.length:S] = k
         self.v[layer, :, :, self.length:S] = v
@@ -73,11 +78,14 @@ class Block(nn.Module):
 
     def attention(self, x, cache, mask):
         B, T, C = x.shape
-        q, k, v = self.qkv(x).view(B, T, 3, self.n_head, C // self.n_head).permute(2, 0, 3, 1, 4)   # each (B, H, T, D)
+        qkv = self.qkv(x).view(B, T, 3, self.n_head, C // self.n_head)      # (B, T, 3, H, D)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)                                # each (B, H, T, D)
         if cache is not None:
-            k, v = cache.append(self.layer, k, v)
+            k, v = cache.append(self.layer, k, v)                           # each (B, H, S, D)
+        # softmax(q k' / sqrt(D)) v, over the keys that the mask, or causality, lets through
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
-        return self.attn_out(y.transpose(1, 2).reshape(B, T, C))
+        y = y.transpose(1, 2).reshape(B, T, C)                              # (B, T, C)
+        return self.attn_out(y)
 
     def forward(self, x, cache=None, mask=None):
         x = x + self.attention(self.ln_1(x), cache, mask)
@@ -85,7 +93,8 @@ class Block(nn.Module):
 
 
 class GPT(nn.Module):
-    """Radford et al. 2019. `generator` draws the initial weights; None leaves them to torch's global one."""
+    """Radford et al. 2019. `generator` draws the initial weights; None leaves them to torch's
+    global one."""
 
     def __init__(self, cfg: GPTConfig, generator=None):
         super().__init__()
@@ -100,21 +109,28 @@ class GPT(nn.Module):
             if name.endswith("bias"):
                 nn.init.zeros_(p)
             elif p.dim() == 2:
-                # each block adds twice to the residual stream: without 1/sqrt(2L) its variance grows with depth
+                # each block adds twice to the residual stream: without 1/sqrt(2L) its variance
+                # grows with depth
                 out = name.endswith(("attn_out.weight", "mlp_out.weight"))
-                nn.init.normal_(p, std=0.02 / (2 * cfg.n_layer) ** 0.5 if out else 0.02, generator=generator)
+                nn.init.normal_(
+                    p, std=0.02 / (2 * cfg.n_layer) ** 0.5 if out else 0.02, generator=generator
+                )
 
     def hidden(self, ids, cache=None):
-        """ids (B, T) -> (B, T, C), after the last LayerNorm. With a cache, ids continue what it holds."""
+        """ids (B, T) -> (B, T, C), after the last LayerNorm. With a cache, ids continue what it
+        holds."""
         B, T = ids.shape
         start = cache.length if cache else 0
         if start + T > self.cfg.block_size:
-            raise InputError(f"{start + T} tokens do not fit the model's block of {self.cfg.block_size}")
-        if cache is None:                       # right padding cannot leak back through causal attention: no mask needed
+            raise InputError(
+                f"{start + T} tokens do not fit the model's block of {self.cfg.block_size}"
+            )
+        # right padding cannot leak back through causal attention: no mask needed
+        if cache is None:
             positions, mask = torch.arange(T, device=ids.device), None
         else:
             positions, mask = cache.positions(T), cache.attention_mask(T)
-        x = self.wte(ids) + self.wpe(positions)                                                   # (B, T, C)
+        x = self.wte(ids) + self.wpe(positions)                         # (B, T, C)
         for block in self.blocks:
             x = block(x, cache, mask)
         if cache is not None:
@@ -126,33 +142,34 @@ class GPT(nn.Module):
         return self.logits(self.hidden(ids, cache))
 
     def logits(self, hidden):
-        """hidden (..., C) -> (..., V). The head is the token embedding, transposed; a row past V is no token and in no softmax."""
+        """hidden (..., C) -> (..., V). The head is the token embedding, transposed; a row past V is
+        no token and in no softmax."""
         return F.linear(hidden, self.wte.weight)[..., :self.cfg.vocab_size]
 
     @torch.no_grad()
     def extend(self, vocab_size):
-        """Room for new tokens behind the old ones, in place. The embedding's rows become a multiple of 64, which GPUs multiply fastest.
+        """Room for new tokens behind the old ones, in place. The embedding's rows become a multiple
+        of 64, which GPUs multiply fastest.
 
-        A new row is the mean of the old ones (Hewitt 2021): exp of a mean logit is at most the mean of the exps (Jensen), so a new token
-        starts with less than 1/V of the probability. GPT-2's logits are far below 0: a row of zeros or of small random numbers, whose logit
-        is about 0, would be nearly every sample.
+        A new row is the mean of the old ones (Hewitt 2021): exp of a mean logit is at most the
+        mean of the exps (Jensen), so a new token starts with less than 1/V of the probability.
+        GPT-2's logits are far below 0: a row of zeros or of small random numbers, whose logit is
+        about 0, would be nearly every sample.
         """
         old = self.wte.weight[:self.cfg.vocab_size]
         rows = -(-vocab_size // 64) * 64
         self.cfg = replace(self.cfg, vocab_size=vocab_size, embedding_rows=rows)
-        self.wte = nn.Embedding.from_pretrained(torch.cat([old, old.mean(0).expand(rows - len(old), -1)]), freeze=False)
-
-    @classmethod
-    def from_gpt2(cls, name_or_directory: str) -> "GPT":
-        """GPT-2 weights in Hugging Face's layout; see nanorlhf/gpt2.py."""
-        from nanorlhf import gpt2
-        return gpt2.load(name_or_directory)
+        self.wte = nn.Embedding.from_pretrained(
+            torch.cat([old, old.mean(0).expand(rows - len(old), -1)]), freeze=False
+        )
 
 
 class ScalarModel(nn.Module):
-    """A GPT body with one linear output, read *after* token t: the reward model, and with `shift_right` the critic.
+    """A GPT body with one linear output, read *after* token t: the reward model, and with
+    `shift_right` the critic.
 
-    ids (B, T) -> (B, T). The reward model's score is the column of the last real token, so that the end token is seen.
+    ids (B, T) -> (B, T). The reward model's score is the column of the last real token, so that
+    the end token is seen.
     """
 
     def __init__(self, gpt: GPT, generator=None):

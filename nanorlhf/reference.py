@@ -1,26 +1,32 @@
-"""Log-probs of a frozen reference, computed once and kept.
+"""What a frozen reference says: log-probs computed once and kept, and KTO's reference point.
 
-A reference says the same of the same pairs in every epoch and in every run that varies something else: half of DPO's forwards.
+A reference says the same of the same pairs in every epoch and in every run that varies something
+else: half of DPO's forwards.
 """
 import hashlib
 import os
 
 import torch
 
-from nanorlhf import run
-from nanorlhf.logprobs import pair_logprobs
+from nanorlhf import batches
+from nanorlhf.checkpoints import write_atomically
+from nanorlhf.logprobs import answer_logprobs, pair_logprobs
 
 
 def cache_key(model, tokenizer, pairs):
-    """What the log-probs depend on: the reference's weights, the tokenizer, the pairs as they are after truncation."""
-    digest = hashlib.sha256(repr((tokenizer.state(), [(p.prompt, p.chosen, p.rejected) for p in pairs])).encode())
+    """What the log-probs depend on: the reference's weights, the tokenizer, the pairs as they are
+    after truncation."""
+    digest = hashlib.sha256(
+        repr((tokenizer.state(), [(p.prompt, p.chosen, p.rejected) for p in pairs])).encode()
+    )
     for name, w in model.state_dict().items():
         digest.update(name.encode() + w.cpu().numpy().tobytes())
     return digest.hexdigest()
 
 
 def ref_logprobs(ref, tokenizer, pairs, path, batch_size, device):
-    """pair_logprobs of the reference, from path if they were kept there for the same reference and pairs; else computed, and kept."""
+    """pair_logprobs of the reference, from path if they were kept there for the same reference and
+    pairs; else computed, and kept."""
     key = cache_key(ref, tokenizer, pairs)
     if os.path.exists(path):
         try:
@@ -31,5 +37,25 @@ def ref_logprobs(ref, tokenizer, pairs, path, batch_size, device):
         except Exception as e:      # torch.load alone raises half a dozen kinds
             print(f"{path} cannot be read ({type(e).__name__}): computed again")
     chosen, rejected = pair_logprobs(ref, pairs, tokenizer.pad, batch_size, device)
-    run.write_atomically(path, lambda f: torch.save({"key": key, "chosen": chosen, "rejected": rejected}, f), "wb")
+    write_atomically(
+        path, lambda f: torch.save({"key": key, "chosen": chosen, "rejected": rejected}, f), "wb"
+    )
     return chosen, rejected
+
+
+@torch.no_grad()
+def kto_reference_point(policy, ref, pairs, pad, device, micro_batch=256):
+    """[Preference] -> () nats: KTO's z0, the mean log policy/ref of answers behind prompts that
+    are not theirs, not below 0.
+
+    It stands in for KL(policy || ref), which would take fresh samples. Behind their own prompts
+    it would be the mean of what it judges. An answer about something else only becomes less
+    likely: in the made-up world it is near 0.
+    """
+    prompts, answers = batches.mismatched(pairs, policy.cfg.block_size)
+    if not prompts:
+        return torch.zeros((), device=device)
+    ids, mask = batches.answer_batch(prompts, answers, pad, device)             # (N, T)
+    policy_logp = answer_logprobs(policy, ids, mask, micro_batch)               # (N,)
+    ref_logp = answer_logprobs(ref, ids, mask, micro_batch)                     # (N,)
+    return (policy_logp - ref_logp).mean().clamp(min=0)

@@ -1,7 +1,9 @@
-"""Batched sampling with a KV cache: from lists of prompt ids to right-padded rollouts, with the log-probs recorded on the way.
+"""Batched sampling with a KV cache: from lists of prompt ids to right-padded rollouts, with the
+log-probs recorded on the way.
 
-While sampling, prompts are padded on the *left*, because all rows must grow to the right together. What is handed over is
-right-padded, [prompt | response | pad], so that training needs no attention mask and never meets a left pad.
+While sampling, prompts are padded on the *left*, because all rows must grow to the right together.
+What is handed over is right-padded, [prompt | response | pad], so that training needs no attention
+mask and never meets a left pad.
 """
 from dataclasses import dataclass
 
@@ -10,7 +12,7 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 from nanorlhf import InputError
-from nanorlhf.data import map_answers
+from nanorlhf.batches import map_answers
 from nanorlhf.functional import last_token
 from nanorlhf.gpt import KVCache
 
@@ -19,16 +21,18 @@ from nanorlhf.gpt import KVCache
 class Rollout:
     ids: torch.Tensor        # (B, T) int64, right-padded
     mask: torch.Tensor       # (B, T) bool: the response, its end token included
-    logp: torch.Tensor       # (B, T) float32: log-prob of each response token when it was sampled; 0 elsewhere
+    # (B, T) float32: log-prob of each response token when it was sampled; 0 elsewhere
+    logp: torch.Tensor
     finished: torch.Tensor   # (B,) bool: the end token was sampled before the budget ran out
 
     def responses(self):
         """Lists of response ids, the end token included where there is one."""
-        return [row[m].tolist() for row, m in zip(self.ids, self.mask)]
+        return [row[m].tolist() for row, m in zip(self.ids, self.mask, strict=True)]
 
 
-def pick(logits, temperature, top_k, top_p, generator):
-    """logits (B, V) -> (ids (B,), logp (B,)). logp is of the untruncated distribution at this temperature (at 0: at 1)."""
+def sample_token(logits, temperature, top_k, top_p, generator):
+    """logits (B, V) -> (ids (B,), logp (B,)). logp is of the untruncated distribution at this
+    temperature (at 0: at 1)."""
     logp = F.log_softmax(logits.float() / (temperature or 1.0), dim=-1)
     if temperature == 0:
         ids = logp.argmax(-1, keepdim=True)
@@ -36,12 +40,14 @@ def pick(logits, temperature, top_k, top_p, generator):
         probs = logp.exp()
         if top_k or top_p < 1:
             ordered, order = probs.sort(dim=-1, descending=True)
-            drop = ordered.cumsum(-1) - ordered >= top_p             # the first token is never dropped
+            # the first token is never dropped
+            drop = ordered.cumsum(-1) - ordered >= top_p
             if top_k:
                 drop[:, top_k:] = True
             probs = torch.zeros_like(probs).scatter(1, order, ordered.masked_fill(drop, 0.0))
-        # The first id at which the cumulated probability passes a uniform draw. On a CPU torch.multinomial takes thirty times as long:
-        # a fifth of the whole rollout. Divided by the last, the heights end in exactly 1, which no draw from [0, 1) reaches.
+        # The first id at which the cumulated probability passes a uniform draw. On a CPU
+        # torch.multinomial takes thirty times as long: a fifth of the whole rollout. Divided by the
+        # last, the heights end in exactly 1, which no draw from [0, 1) reaches.
         heights = probs.cumsum(-1)
         draw = torch.rand(len(probs), 1, generator=generator, device=probs.device)
         ids = torch.searchsorted(heights / heights[:, -1:], draw, right=True)
@@ -49,13 +55,15 @@ def pick(logits, temperature, top_k, top_p, generator):
 
 
 @torch.no_grad()
-def generate(model, prompts, max_new_tokens, eos, temperature=1.0, top_k=0, top_p=1.0, generator=None, pad=0,
-             on_token=None) -> Rollout:
-    """Answer each prompt (a list of ids) until `eos`, or until max_new_tokens: then the answer counts as not finished.
+def generate(model, prompts, max_new_tokens, eos, temperature=1.0, top_k=0, top_p=1.0,
+             generator=None, pad=0, on_token=None) -> Rollout:
+    """Answer each prompt (a list of ids) until `eos`, or until max_new_tokens: then the answer
+    counts as not finished.
 
-    In RL leave top_k and top_p alone: a truncated policy is another policy, and its "KL" comes out negative. temperature 0 is
-    argmax. pad may be any id: lengths, not ids, say what is padding. on_token(rows, ids) is called with each step's new tokens, for
-    whoever wants to stream. Raises InputError when a prompt is empty or does not fit the block together with its answer.
+    In RL leave top_k and top_p alone: a truncated policy is another policy, and its "KL" comes out
+    negative. temperature 0 is argmax. pad may be any id: lengths, not ids, say what is padding.
+    on_token(rows, ids) is called with each step's new tokens, for whoever wants to stream. Raises
+    InputError when a prompt is empty or does not fit the block together with its answer.
     """
     if not prompts or min(map(len, prompts)) == 0:
         raise InputError("generate needs at least one prompt, and each with at least one token")
@@ -67,26 +75,32 @@ def generate(model, prompts, max_new_tokens, eos, temperature=1.0, top_k=0, top_
                          f"do not fit the model's block of {model.cfg.block_size}")
     device = next(model.parameters()).device
     pads = torch.tensor([width - len(p) for p in prompts], device=device)
-    left = torch.tensor([[pad] * (width - len(p)) + p for p in prompts], device=device)          # (B, width)
+    # (B, width)
+    left = torch.tensor([[pad] * (width - len(p)) + p for p in prompts], device=device)
 
     sampled = torch.full((B, max_new_tokens), eos, device=device)        # (B, N)
     logps = torch.zeros(B, max_new_tokens, device=device)
     lengths = torch.zeros(B, dtype=torch.int64, device=device)
-    rows = torch.arange(B, device=device)                                # rows still in the batch, and which of them are at their end
+    # rows still in the batch, and which of them are at their end
+    rows = torch.arange(B, device=device)
     done = torch.zeros(B, dtype=torch.bool, device=device)
     cache = KVCache(model.cfg, pads, width + max_new_tokens, _cache_dtype(device))
     hidden = model.hidden(left, cache)[:, -1]                            # (B, C)
     for n in range(max_new_tokens):
-        ids, logp = pick(model.logits(hidden), temperature, top_k, top_p, generator)
-        sampled[rows, n], logps[rows, n] = ids, logp                     # what a row adds past its end is masked out below
-        lengths[rows] += ~done                                           # its end token counts, nothing behind it
+        ids, logp = sample_token(model.logits(hidden), temperature, top_k, top_p, generator)
+        # what a row adds past its end is masked out below
+        sampled[rows, n], logps[rows, n] = ids, logp
+        # its end token counts, nothing behind it
+        lengths[rows] += ~done
         if on_token:
             on_token(rows[~done].tolist(), ids[~done].tolist())
         done |= ids == eos
-        alive = len(rows) - int(done.sum())     # all that the CPU asks a GPU for each token: to ask is to wait
+        # all that the CPU asks a GPU for each token: to ask is to wait
+        alive = len(rows) - int(done.sum())
         if not alive or n + 1 == max_new_tokens:
             break
-        if alive <= 0.75 * len(rows):           # finished rows leave the batch; one by one would cost more in copies than it saves
+        # finished rows leave the batch; one by one would cost more in copies than it saves
+        if alive <= 0.75 * len(rows):
             kept = (~done).nonzero().squeeze(1)
             rows, ids, done = rows[kept], ids[kept], done[kept]
             cache.keep(kept)
@@ -96,15 +110,19 @@ def generate(model, prompts, max_new_tokens, eos, temperature=1.0, top_k=0, top_
 
 
 def _cache_dtype(device):
-    return torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else torch.float32
+    return (
+        torch.get_autocast_dtype(device.type)
+        if torch.is_autocast_enabled(device.type)
+        else torch.float32
+    )
 
 
 def _right_pad(prompts, sampled, logps, lengths, finished, pad):
     """[prompt | response | pad], one shift per row."""
     starts = torch.tensor([len(p) for p in prompts], device=sampled.device)
     T = int((starts + lengths).max())
-    columns = torch.arange(T, device=sampled.device)[None]                                       # (1, T)
-    mask = (columns >= starts[:, None]) & (columns < (starts + lengths)[:, None])                # (B, T)
+    columns = torch.arange(T, device=sampled.device)[None]              # (1, T)
+    mask = (columns >= starts[:, None]) & (columns < (starts + lengths)[:, None])  # (B, T)
     place = (columns - starts[:, None]).clamp(0, sampled.shape[1] - 1)
     ids = torch.where(mask, sampled.gather(1, place), pad)
     for row, p in enumerate(prompts):
@@ -114,18 +132,35 @@ def _right_pad(prompts, sampled, logps, lengths, finished, pad):
 
 def answer_texts(rollout, tokenizer):
     """The answers as text, without the end token that closes them."""
-    return [tokenizer.decode(r[:-1] if done else r) for r, done in zip(rollout.responses(), rollout.finished.tolist())]
+    texts = []
+    for answer, done in zip(rollout.responses(), rollout.finished.tolist(), strict=True):
+        texts.append(tokenizer.decode(answer[:-1] if done else answer))
+    return texts
 
 
-def generate_in_batches(model, prompts, max_new_tokens, tokenizer, generator, batch_size=256, progress=None, temperature=1.0):
-    """`generate` for many prompts -> (list of response ids, texts, list of finished), in the order given.
+def generate_in_batches(model, prompts, max_new_tokens, tokenizer, generator, batch_size=256,
+                        progress=None, temperature=1.0):
+    """`generate` for many prompts -> (list of response ids, texts, list of finished), in the order
+    given.
 
     progress: what the bar is called while it runs (on a terminal); None shows none.
     """
     responses, written, finished = [], [], []
-    for i in tqdm(range(0, len(prompts), batch_size), desc=progress, disable=True if progress is None else None, leave=False):
-        out = generate(model, prompts[i:i + batch_size], max_new_tokens, tokenizer.end, temperature, generator=generator,
-                       pad=tokenizer.pad)
+    for i in tqdm(
+        range(0, len(prompts), batch_size),
+        desc=progress,
+        disable=True if progress is None else None,
+        leave=False,
+    ):
+        out = generate(
+            model,
+            prompts[i : i + batch_size],
+            max_new_tokens,
+            tokenizer.end,
+            temperature,
+            generator=generator,
+            pad=tokenizer.pad,
+        )
         responses += out.responses()
         written += answer_texts(out, tokenizer)
         finished += out.finished.tolist()
@@ -134,29 +169,14 @@ def generate_in_batches(model, prompts, max_new_tokens, tokenizer, generator, ba
 
 @torch.no_grad()
 def score_answers(reward_model, prompts, responses, pad, batch_size=256):
-    """Lists of N prompts and N responses (ids) -> (N,) scores on the CPU, in the reward model's units."""
+    """Lists of N prompts and N responses (ids) -> (N,) scores on the CPU, in the reward model's
+    units."""
     device = next(reward_model.parameters()).device
-    return map_answers(lambda ids, mask: last_token(reward_model(ids), mask), prompts, responses, pad, device, batch_size)
-
-
-# ---- what must hold on the first batch of any RL run, or every later number is wrong ----
-
-def check_rollout(recorded, recomputed, mask, autocast):
-    """Log-probs recorded while sampling must be those of the training path: else every ratio and every KL is wrong."""
-    error = (recorded - recomputed)[mask].abs()
-    error, bound = (error.mean().item(), 0.01) if autocast else (error.max().item(), 1e-4)
-    assert error < bound, (
-        f"sampled log-probs differ from recomputed ones by {error:.2g} nats (at most {bound}). Likely causes: another temperature, "
-        "top-k or top-p while sampling; positions that count left padding; padding that is attended to; dropout left on")
-
-
-def check_ratio(error, bound=1e-4):
-    assert error < bound, (
-        f"before the first update the ratio new/old is off 1 by {error:.2g}. Likely causes: old log-probs at another temperature "
-        "or from another path (sampling, autocast), rows shuffled against their log-probs, dropout left on, an update made too early")
-
-
-def check_kl(kl):
-    assert abs(kl) < 1e-3, (
-        f"the policy starts as the reference, yet the KL between them is {kl:.2g} nats. Likely causes: a reference that changed or "
-        "is being trained, log-probs at different temperatures, or masks that differ")
+    return map_answers(
+        lambda ids, mask: last_token(reward_model(ids), mask),
+        prompts,
+        responses,
+        pad,
+        device,
+        batch_size,
+    )

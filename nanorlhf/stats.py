@@ -6,27 +6,45 @@ import numpy as np
 
 
 def bootstrap(values, pairs, rng, draws=2000):
-    """Half the width of the 95% interval of the mean of values (N,), resampling the distinct pairs with all their prompts."""
+    """Half the width of the 95% interval of the mean of values (N,), resampling the distinct pairs
+    with all their prompts."""
     _, index = np.unique([str(p) for p in pairs], return_inverse=True)
-    sums, counts = np.bincount(index, values), np.bincount(index)
-    picks = rng.integers(len(sums), size=(draws, len(sums)))
-    means = sums[picks].sum(1) / counts[picks].sum(1)
+    totals, counts = np.bincount(index, values), np.bincount(index)
+    picks = rng.integers(len(totals), size=(draws, len(totals)))
+    means = totals[picks].sum(1) / counts[picks].sum(1)
     return float(np.subtract(*np.percentile(means, [97.5, 2.5])) / 2)
 
 
 def pass_at_k(n, right, k):
-    """Chance that of k answers, drawn without replacement from n of which `right` are right, at least one is: the unbiased estimate of
+    """Chance that of k answers, drawn without replacement from n of which `right` are right, at
+    least one is: the unbiased estimate of
     pass@k. Chen et al. 2021, eq. 1. (1 - (1 - right/n)^k, from the same n answers, is too low.)"""
     if not 1 <= k <= n or not 0 <= right <= n:
-        raise ValueError(f"pass@{k} needs at least {k} answers, and at most all of them right: not {right} of {n}")
+        raise ValueError(
+            f"pass@{k} needs at least {k} answers, and at most all of them right: not {right} of "
+            f"{n}"
+        )
     return 1 - comb(n - right, k) / comb(n, k)
 
 
 def majority_vote(answers, truth):
-    """Chance that the most frequent answer is the truth; where several are most frequent, one is drawn. None is no vote.
+    """Chance that the most frequent answer is the truth; where several are most frequent, one is
+    drawn. None is no vote.
 
     Self-consistency, Wang et al. 2022.
     """
     votes = Counter(a for a in answers if a is not None)
     most = [a for a, n in votes.items() if n == max(votes.values())]
     return most.count(truth) / len(most) if most else 0.0
+
+
+def average(values):
+    """Mean over answers -> float or None. None among them is no value; pairs (hits, cases) are
+    added up before they are divided."""
+    values = [value for value in values if value is not None]
+    if not values:
+        return None
+    if isinstance(values[0], tuple):
+        hits, cases = (sum(part) for part in zip(*values, strict=True))
+        return hits / cases if cases else None
+    return float(np.mean(values))

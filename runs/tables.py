@@ -1,11 +1,12 @@
-"""Writes the tables of README.md and docs/*.md from docs/data/*.json, between marks. make docs calls it.
+"""Writes the tables of README.md and docs/*.md from docs/data/*.json, between marks. make docs
+calls it.
 
-    python runs/tables.py               rewrite every block
-    python runs/tables.py --check       status 1, and their names, where a block is not what its data say
+    python -m runs.tables               rewrite every block
+    python -m runs.tables --check       status 1, and their names, where a block is stale
 
-A block is what stands between <!-- table: NAME HASH --> and <!-- end -->. NAME is a function of this
-file, HASH the first eight digits of the SHA-256 of the data that it reads. runs/compare.py writes
-the data. No figure in a block is typed by hand.
+A block is what stands between <!-- table: NAME HASH --> and <!-- end -->. NAME is a function of
+this file, HASH the first eight digits of the SHA-256 of the data that it reads. runs/compare.py
+writes the data. No figure in a block is typed by hand.
 """
 import argparse
 import hashlib
@@ -22,9 +23,18 @@ MARK = re.compile(r"<!-- table: \w+ \w+ -->")
 BLOCK = re.compile(r"<!-- table: (\w+) (\w+) -->\n(.*?)<!-- end -->", re.DOTALL)
 TEMPERATURES = ("0", "0.3", "0.5", "0.7", "1")
 # rows of the README's table, and what they are called there
-TOWNS = {"base": "base", "sft": "sft", "sft_sharpened": "sft, sharpened", "sft_tidy": "sft on tidy answers",
-         "likeliest_of_16": "likeliest of 16", "best_of_16": "best of 16, reward model",
-         "rejection": "rejection sampling", "ppo": "PPO", "grpo": "GRPO", "dpo": "DPO"}
+TOWNS = {
+    "base": "base",
+    "sft": "sft",
+    "sft_sharpened": "sft, sharpened",
+    "sft_tidy": "sft on tidy answers",
+    "likeliest_of_16": "likeliest of 16",
+    "best_of_16": "best of 16, reward model",
+    "rejection": "rejection sampling",
+    "ppo": "PPO",
+    "grpo": "GRPO",
+    "dpo": "DPO",
+}
 
 
 def of_seeds(values, form, each=True):
@@ -33,7 +43,9 @@ def of_seeds(values, form, each=True):
     if not values:
         return "-"
     mean = form.format(statistics.mean(values))
-    return mean if len(values) == 1 or not each else f"{mean} ({', '.join(map(form.format, values))})"
+    return (
+        mean if len(values) == 1 or not each else f"{mean} ({', '.join(map(form.format, values))})"
+    )
 
 
 def cell(seeds, key, form, each=True):
@@ -48,12 +60,23 @@ def cell(seeds, key, form, each=True):
 
 
 def markdown(titles, rows):
-    return "\n".join(f"| {' | '.join(line)} |" for line in (titles, ["---"] * len(titles), *rows)) + "\n"
+    return (
+        "\n".join(f"| {' | '.join(line)} |" for line in (titles, ["---"] * len(titles), *rows))
+        + "\n"
+    )
 
 
 def towns(data):
-    titles = ["", "gold at 1", "gold at its best temperature", "over tidy", "told", "right: errors judged",
-              "right: never judged", "filler"]
+    titles = [
+        "",
+        "gold at 1",
+        "gold at its best temperature",
+        "over tidy",
+        "told",
+        "right: errors judged",
+        "right: never judged",
+        "filler",
+    ]
     rows = []
     for name, title in TOWNS.items():
         seeds = data["rows"].get(name)
@@ -63,13 +86,18 @@ def towns(data):
         chosen = [cell({s: seeds[s]}, "best_temperature", "{:g}") for s in sorted(seeds)]
         at = chosen[0] if len(set(chosen)) == 1 else "/".join(chosen)
         best = cell(seeds, "at_best.gold", "{:.2f}")
-        rows.append([title, "-" if name == "sft_sharpened" else cell(seeds, "gold", "{:.2f}", each=False),
-                     best if best == "-" else f"{best} at {at}",
-                     cell(seeds, "at_best.gold_over_tidy", "{:+.2f}"),
-                     cell(seeds, "at_best.told", "{:.0%}", each=False),
-                     cell(seeds, "at_best.right_of_told_judged", "{:.0%}"),
-                     cell(seeds, "at_best.right_of_told_unjudged", "{:.0%}"),
-                     cell(seeds, "at_best.filler", "{:.2f}", each=False)])
+        rows.append(
+            [
+                title,
+                "-" if name == "sft_sharpened" else cell(seeds, "gold", "{:.2f}", each=False),
+                best if best == "-" else f"{best} at {at}",
+                cell(seeds, "at_best.gold_over_tidy", "{:+.2f}"),
+                cell(seeds, "at_best.told", "{:.0%}", each=False),
+                cell(seeds, "at_best.right_of_told_judged", "{:.0%}"),
+                cell(seeds, "at_best.right_of_told_unjudged", "{:.0%}"),
+                cell(seeds, "at_best.filler", "{:.2f}", each=False),
+            ]
+        )
     return markdown(titles, rows)
 
 
@@ -91,13 +119,26 @@ def by_temperature(data):
 
 
 def pooled(seeds, sft, temperature, draws=2000):
-    """(share right of told of never-judged errors, its gain over sft's at this temperature, half of the
+    """(share right of told of never-judged errors, its gain over sft's at this temperature, half of
+    the
     gain's 95% interval), all seeds pooled, bootstrapped over towns: seeds share their facts."""
     def counts(rows):
         names = sorted(next(iter(rows.values()))["unjudged_by_town_by_temperature"][temperature])
-        by_town = [[rows[s]["unjudged_by_town_by_temperature"][temperature][town] for s in rows] for town in names]
-        return np.array([[sum(f["right"] for f in town), sum(f["right"] + f["error"] + f["other"] for f in town)]
-                         for town in by_town], dtype=float)                                  # (towns, 2)
+        by_town = [
+            [rows[s]["unjudged_by_town_by_temperature"][temperature][town] for s in rows]
+            for town in names
+        ]
+        return np.array(
+            [
+                [
+                    sum(f["right"] for f in town),
+                    sum(f["right"] + f["error"] + f["other"] for f in town),
+                ]
+                # (towns, 2)
+                for town in by_town
+            ],
+            dtype=float,
+        )
 
     mine, theirs = counts(seeds), counts({s: sft[s] for s in seeds})
     picks = np.random.default_rng(0).integers(len(mine), size=(draws, len(mine)))
@@ -128,25 +169,59 @@ def never_judged(data):
             elif seeds:
                 line += ["-", "-"]
         rows += [line] if line else []
-    return markdown(["", "right of told, T 1", "beyond sft's at T 1", "right of told, T 0.3", "beyond sft's at T 0.3"], rows)
+    return markdown(
+        [
+            "",
+            "right of told, T 1",
+            "beyond sft's at T 1",
+            "right of told, T 0.3",
+            "beyond sft's at T 0.3",
+        ],
+        rows,
+    )
 
 
 def variants(data):
-    titles = ["algorithm", "flags", "paper", "the idea", "gold at 1", "gold at best", "told", "right: errors judged",
-              "right: never judged", "KL to sft"]
+    titles = [
+        "algorithm",
+        "flags",
+        "paper",
+        "the idea",
+        "gold at 1",
+        "gold at best",
+        "told",
+        "right: errors judged",
+        "right: never judged",
+        "KL to sft",
+    ]
     rows = []
     for name, row in data["about"].items():
         if seeds := data["rows"].get(name):
-            rows.append([name, f"`{row['flags']}`" if row["flags"] else "", row["paper"], row["idea"], cell(seeds, "gold", "{:.2f}"),
-                         cell(seeds, "at_best.gold", "{:.2f}"), cell(seeds, "at_best.told", "{:.0%}", each=False),
-                         cell(seeds, "at_best.right_of_told_judged", "{:.0%}", each=False),
-                         cell(seeds, "at_best.right_of_told_unjudged", "{:.0%}", each=False),
-                         cell(seeds, "kl_to_sft", "{:.1f}", each=False)])
+            rows.append(
+                [
+                    name,
+                    f"`{row['flags']}`" if row["flags"] else "",
+                    row["paper"],
+                    row["idea"],
+                    cell(seeds, "gold", "{:.2f}"),
+                    cell(seeds, "at_best.gold", "{:.2f}"),
+                    cell(seeds, "at_best.told", "{:.0%}", each=False),
+                    cell(seeds, "at_best.right_of_told_judged", "{:.0%}", each=False),
+                    cell(seeds, "at_best.right_of_told_unjudged", "{:.0%}", each=False),
+                    cell(seeds, "kl_to_sft", "{:.1f}", each=False),
+                ]
+            )
     return markdown(titles, rows)
 
 
 def reward_models(data):
-    titles = ["reward model", "flags", "accuracy on held-out pairs", "the most possible", "gold order"]
+    titles = [
+        "reward model",
+        "flags",
+        "accuracy on held-out pairs",
+        "the most possible",
+        "gold order",
+    ]
     rows = [[name, f"`{data['about'][name]['flags']}`" if data["about"][name]["flags"] else ""] +
             [cell(seeds, key, "{:.1%}") for key in ("accuracy", "noise_ceiling", "gold_order")]
             for name, seeds in data["rows"].items()]
@@ -155,23 +230,56 @@ def reward_models(data):
 
 def sums(data):
     def both(seeds, kind):
-        return f"{cell(seeds, f'greedy_{kind}', '{:.2f}', False)} / {cell(seeds, f'accuracy_{kind}', '{:.2f}', False)}"
+        greedy = cell(seeds, f"greedy_{kind}", "{:.2f}", False)
+        return f"{greedy} / {cell(seeds, f'accuracy_{kind}', '{:.2f}', False)}"
 
-    titles = ["T 0 / T 1", "all", "plus", "minus, nothing lent", "minus, lent", "pass@8", "majority of 8", "majority, lent",
-              "best of 8, orm", "best of 8, prm"]
+    titles = [
+        "T 0 / T 1",
+        "all",
+        "plus",
+        "minus, nothing lent",
+        "minus, lent",
+        "pass@8",
+        "majority of 8",
+        "majority, lent",
+        "best of 8, orm",
+        "best of 8, prm",
+    ]
     rows = []
     for name, seeds in data["rows"].items():
-        rows.append([name, f"{cell(seeds, 'greedy', '{:.2f}', False)} / {cell(seeds, 'accuracy', '{:.2f}', False)}",
-                     *(both(seeds, kind) for kind in ("plus", "minus")),
-                     f"{cell(seeds, 'greedy_lent', '{:.2f}')} / {cell(seeds, 'accuracy_lent', '{:.2f}', False)}",
-                     *(cell(seeds, key, "{:.2f}", False) for key in ("pass@8", "majority@8", "majority@8_lent", "best_of_8_orm",
-                                                                     "best_of_8_prm"))])
+        rows.append(
+            [
+                name,
+                f"{cell(seeds, 'greedy', '{:.2f}', False)} / "
+                f"{cell(seeds, 'accuracy', '{:.2f}', False)}",
+                *(both(seeds, kind) for kind in ("plus", "minus")),
+                f"{cell(seeds, 'greedy_lent', '{:.2f}')} / "
+                f"{cell(seeds, 'accuracy_lent', '{:.2f}', False)}",
+                *(
+                    cell(seeds, key, "{:.2f}", False)
+                    for key in (
+                        "pass@8",
+                        "majority@8",
+                        "majority@8_lent",
+                        "best_of_8_orm",
+                        "best_of_8_prm",
+                    )
+                ),
+            ]
+        )
     return markdown(titles, rows)
 
 
 # block -> (what makes it, the file of docs/data that it reads)
-TABLES = {"towns": (towns, "towns"), "by_temperature": (by_temperature, "towns"), "never_judged": (never_judged, "towns"),
-          "variants": (variants, "variants"), "reward_models": (reward_models, "reward_models"), "sums": (sums, "sums")}
+TABLES = {
+    "towns": (towns, "towns"),
+    "by_temperature": (by_temperature, "towns"),
+    "never_judged": (never_judged, "towns"),
+    "control": (never_judged, "control"),
+    "variants": (variants, "variants"),
+    "reward_models": (reward_models, "reward_models"),
+    "sums": (sums, "sums"),
+}
 
 
 def block(name, where, data_folder):
@@ -216,8 +324,14 @@ def rewritten(path, data_folder):
 
 
 def main(argv=None, root=ROOT):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="change nothing; status 1 where a block differs from its data")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="change nothing; status 1 where a block differs from its data",
+    )
     check = parser.parse_args(argv).check
     stale = []
     for path in [root / "README.md", *sorted((root / "docs").glob("**/*.md"))]:
@@ -225,7 +339,10 @@ def main(argv=None, root=ROOT):
         stale += [f"{path.relative_to(root)}: {name}" for name in differ]
         if differ and not check:
             path.write_text(text, encoding="utf-8")
-    print("\n".join(f"{'differs from its data' if check else 'written'}: {name}" for name in stale) or "every table is what its data say")
+    print(
+        "\n".join(f"{'differs from its data' if check else 'written'}: {name}" for name in stale)
+        or "every table is what its data say"
+    )
     if check and stale:
         sys.exit(1)
 

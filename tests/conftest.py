@@ -1,4 +1,5 @@
-"""Every test runs from anywhere, on one thread, and with the GPT-2 vocabulary beside the repository where there is one."""
+"""Every test runs from anywhere, on one thread, and with the GPT-2 vocabulary beside the repository
+where there is one."""
 import os
 import sys
 

@@ -1,6 +1,8 @@
-"""Wrong versions of the formulas, each a line changed, and the test that must notice. `python tests/mutants.py` prints README.md's table.
+"""Wrong versions of the formulas, each a line changed, and the test that must notice. `python
+tests/mutants.py` prints README.md's table.
 
-A test that passes on the right code proves little; that it fails on the wrong code is what makes it a test.
+A test that passes on the right code proves little; that it fails on the wrong code is what makes
+it a test.
 """
 import importlib
 import inspect
@@ -25,147 +27,458 @@ class Mutant:
     caught_by: str      # test module::test function
 
 
-MUTANTS = [Mutant(*row) for row in (
-    ("nanorlhf.functional.token_logprobs", "ids[:, 1:, None]", "ids[:, :-1, None]",
-     "each column speaks about the token before", "test_functional::test_token_logprobs_and_entropy_against_a_loop"),
-    ("nanorlhf.functional.token_logprobs", "logits / temperature", "logits",
-     "scores another distribution than was sampled from", "test_functional::test_token_logprobs_and_entropy_against_a_loop"),
-    ("nanorlhf.functional.shift_right", "F.pad(x[:, :-1], (1, 0))", "x",
-     "values shifted by one: the critic sees the token that it judges", "test_exact::test_critic_regresses_onto_backward_induction"),
-    ("nanorlhf.functional.last_token", "(columns * mask).amax(1, keepdim=True)", "(columns * mask).amax(1, keepdim=True) - 1",
-     "the score is read before the end token", "test_functional::test_masks"),
-    ("nanorlhf.functional.whiten", "torch.rsqrt", "torch.reciprocal",
-     "divides by the variance, not by its root", "test_functional::test_whiten_sees_masked_tokens_only"),
-    ("nanorlhf.functional.kl_estimate", "logp - ref_logp", "ref_logp - logp",
-     "every KL has its sign turned", "test_exact::test_value_of_the_estimators"),
-    ("nanorlhf.functional.kl_estimate", "d ** 2 / 2", "d ** 2",
-     "k2 pulls twice as hard", "test_exact::test_gradient_of_the_estimators_in_the_loss"),
-    ("nanorlhf.functional.kl_estimate", "torch.exp(-d) - 1 + d", "torch.exp(d) - 1 - d",
-     "k3 of the inverted ratio: no KL of anything", "test_exact::test_value_of_the_estimators"),
-    ("nanorlhf.functional.aggregate", "(len(loss) * max_len)", "mask.sum()",
-     "1/length for the fixed normaliser", "test_exact::test_gradient_is_exact_with_fixed_and_kl_in_the_reward"),
-    ("nanorlhf.functional.aggregate", "masked_mean(loss, mask, dim=1).mean()", "masked_mean(loss, mask)",
-     "token aggregation for sequence", "test_grpo::test_loss_and_gradient_by_definition"),
-    ("nanorlhf.logprobs.masked_logprobs", "index_select(0, where - 1)", "index_select(0, where)",
-     "a token is asked about itself", "test_logprobs::test_values_and_gradients_of_the_plain_form"),
-    ("nanorlhf.logprobs.masked_logprobs", " / temperature", "",
-     "scores another distribution than was sampled from", "test_logprobs::test_values_and_gradients_of_the_plain_form"),
-    ("nanorlhf.rollout.pick", "(temperature or 1.0)", "1.0",
-     "samples at temperature 1 whatever was asked for", "test_ppo::test_right_path_trips_nothing"),
-    ("nanorlhf.rollout._right_pad", "columns < (starts + lengths)", "columns < (starts + lengths - 1)",
-     "the end token out of the mask: never trained", "test_exact::test_sampling_draws_each_answer_as_often_as_it_should"),
-
-    ("train_ppo.token_rewards", "-beta *", "beta *",
-     "pays for going away from the reference", "test_ppo::test_token_rewards_by_hand"),
-    ("train_ppo.token_rewards", "amax(1, keepdim=True)", "amax(1, keepdim=True) - 1",
-     "the score on the token before the last", "test_ppo::test_token_rewards_by_hand"),
-    ("train_ppo.token_rewards", "* mask)", "* torch.ones_like(mask))",
-     "the score on a pad: nobody earns it", "test_ppo::test_token_rewards_by_hand"),
-    ("train_ppo.gae", "delta + gamma * lam * advantage", "delta",
-     "what a token leads to is not its own: the KL on its own token only", "test_exact::test_kl_is_paid_for_what_comes_after"),
-    ("train_ppo.gae", "gamma * next_value - values", "gamma * next_value + values",
-     "the surprise is no difference", "test_exact::test_gradient_of_ppo"),
-    ("train_ppo.gae", "next_value = torch.where(mask[:, t], values[:, t], next_value)", "next_value = values[:, t]",
-     "the values of pads and holes leak in", "test_ppo::test_gae_equals_its_definition"),
-    ("train_ppo.gae", "advantages + values, 0.0", "advantages, 0.0",
-     "the critic learns advantages for returns", "test_ppo::test_gae_by_hand"),
-    ("train_ppo.policy_loss", "logp - old_logp", "old_logp - logp",
-     "inverted ratio", "test_ppo::test_policy_loss_inside_the_clip_is_the_ratio"),
-    ("train_ppo.policy_loss", "-advantages", "advantages",
-     "flipped sign: learns what is bad", "test_ppo::test_policy_loss_on_policy_is_plain_policy_gradient"),
-    ("train_ppo.policy_loss", "torch.maximum", "torch.minimum",
-     "optimistic: what went wrong is clipped, what went too far is not", "test_ppo::test_policy_loss_is_clipped_on_both_sides"),
-    ("train_ppo.value_loss", "torch.maximum", "torch.minimum",
-     "the value clip rewards what it should hold back", "test_ppo::test_value_loss_by_hand"),
-    ("train_ppo.main", "return shift_right(after)", "return after",
-     "the critic sees the token that it judges, in the script alone", "test_exact_main::test_main_of_ppo_credits_what_was_earned"),
-    ("train_ppo.main", "last_token(in_parts(reward_model, cfg.micro_batch, ids), mask)", "reward_model(ids)[:, -1]",
-     "the score is read on a pad", "test_exact_main::test_main_of_ppo_credits_what_was_earned"),
-    ("train_ppo.main", " - cfg.unfinished * ~out.finished", "",
-     "a cut-off answer costs nothing", "test_exact_main::test_main_of_ppo_credits_what_was_earned"),
-    ("train_ppo.main", "logprobs_of(ref, ids, mask)", "logprobs_of(policy, ids, mask)",
-     "the KL to itself: free", "test_exact_main::test_main_of_ppo_credits_what_was_earned"),
-    ("train_ppo.main", "advantages = whiten(advantages, mask)", "advantages = whiten(advantages, mask); returns = advantages + old_values",
-     "returns taken after whitening: the critic chases noise", "test_exact_main::test_main_of_ppo_credits_what_was_earned"),
-    ("train_ppo.main", "advantages = whiten(advantages, mask)", "pass",
-     "no whitening: the step follows the rewards' scale", "test_exact_main::test_main_of_ppo_credits_what_was_earned"),
-
-    ("train_grpo.group_advantages", "scores - kl - baseline", "scores - kl - (scores - kl).mean()",
-     "a baseline that has seen the answers it judges", "test_grpo::test_advantages_by_hand"),
-    ("train_grpo.group_advantages", "scores - scores.mean(1, keepdim=True)", "scores - scores.mean()",
-     "one baseline for all prompts: easy ones look good", "test_grpo::test_what_a_change_of_the_scores_does"),
-    ("train_grpo.group_advantages", "* K / (K - 1)", "* (K - 1) / K",
-     "K/(K-1) upside down", "test_grpo::test_rloo_is_the_score_less_the_mean_of_the_others"),
-    ("train_grpo.group_advantages", "scores.std(1, keepdim=True)", "(scores - kl).std(1, keepdim=True)",
-     "the KL's noise in the std", "test_grpo::test_the_kl_comes_off_before_the_baseline_and_stays_out_of_the_std"),
-    ("train_grpo.group_advantages", "return advantages.masked_fill(is_flat(scores)[:, None], 0.0)", "return advantages",
-     "a tied group follows the KL's noise, divided by 1e-4", "test_grpo::test_equal_scores_and_unequal_kl"),
-    ("train_grpo.group_advantages", "(kl - kl.mean(1, keepdim=True))", "(kl - kl.mean(1, keepdim=True)).masked_fill(is_flat(scores)[:, None], 0.0)",
-     "the KL of a tied group is lost", "test_exact::test_gradient_is_exact_where_scores_tie"),
-    ("train_grpo.group_advantages", 'kind == "grpo"', 'kind in ("grpo", "dr_grpo")',
-     "the std left in Dr. GRPO", "test_exact::test_gradient_is_exact_with_fixed_and_kl_in_the_reward"),
-    ("train_grpo.group_advantages", "scores.std(1, keepdim=True)", "scores.std(1, keepdim=True, unbiased=False)",
-     "the biased std", "test_grpo::test_advantages_by_hand"),
-    ("train_grpo.group_advantages", "(scores - scores.mean(1, keepdim=True)).masked_fill(is_flat(scores)[:, None], 0.0)",
-     "(scores - scores.mean(1, keepdim=True))",
-     "flat groups teach rounding errors, divided by 1e-4", "test_grpo::test_a_group_without_spread_gives_exact_zeros"),
-    ("train_grpo.is_flat", "scores.amax(1) == scores.amin(1)", "scores.std(1) == 0",
-     "flat groups that a rounded std hides", "test_grpo::test_a_group_without_spread_gives_exact_zeros"),
-    ("train_grpo.policy_loss", "logp - old_logp", "old_logp - logp",
-     "inverted ratio", "test_grpo::test_loss_and_gradient_by_definition"),
-    ("train_grpo.policy_loss", "clamp(1 - clip_low, 1 + clip_high)", "clamp(1 - clip_high, 1 + clip_low)",
-     "the clip's sides swapped", "test_grpo::test_where_the_clip_stops_the_gradient"),
-    ("train_grpo.policy_loss", "torch.maximum", "torch.minimum",
-     "optimistic for pessimistic", "test_grpo::test_where_the_clip_stops_the_gradient"),
-    ("train_grpo.policy_loss", "capped.detach()", "capped",
-     "CISPO's weight is learned too", "test_grpo::test_loss_and_gradient_by_definition"),
-    ("train_grpo.policy_loss", "masked_mean(log_ratio, mask, dim=1)", "log_ratio.sum(1)",
-     "GSPO's ratio not normalised by length", "test_grpo::test_statistics_by_hand"),
-    ("train_grpo.main", 'cfg.advantage, kept["baseline"], price', "cfg.advantage, (scores - price).mean().item(), price",
-     "the baseline includes the current batch", "test_exact_main::test_main_of_grpo_credits_what_was_earned"),
-    ("train_grpo.main", 'price = cfg.beta * kls["k1"]', 'price = -cfg.beta * kls["k1"]',
-     "paid for going away from the reference", "test_exact_main::test_main_of_grpo_credits_what_was_earned"),
-    ("train_grpo.main", 'cfg.beta * kls["k1"]', 'cfg.beta * kls["k3"]',
-     "k3 in the reward", "test_exact_main::test_main_of_grpo_credits_what_was_earned"),
-    ("train_grpo.main", "[q for q in ask(P) for _ in range(K)]", "ask(P) * K",
-     "groups of answers to different prompts", "test_exact_main::test_main_of_grpo_credits_what_was_earned"),
-    ("train_grpo.main", "loss + cfg.beta", "loss - cfg.beta",
-     "the KL in the loss pushes away", "test_exact_main::test_main_of_grpo_is_held_by_a_kl_in_the_loss"),
-    ("train_grpo.main", "flat = is_flat(scores.view(P, K))", "flat = is_flat((scores - price).view(P, K))",
-     "the KL hides that all answers earned the same", "test_exact_main::test_main_of_grpo_leaves_flat_groups_out"),
-    ("train_grpo.main", "(~flat.repeat_interleave(K))", "(flat.repeat_interleave(K))",
-     "only flat groups are kept", "test_exact_main::test_main_of_grpo_leaves_flat_groups_out"),
-    ("train_grpo.main", "(~flat.repeat_interleave(K))", "(~flat.repeat(K))",
-     "flat groups mixed up with others", "test_exact_main::test_main_of_grpo_leaves_flat_groups_out"),
-
-    ("train_dpo.log_ratios", "policy_chosen - ref_chosen", "policy_chosen",
-     "the reference forgotten", "test_exact::test_dpo_ends_at_pi_star"),
-    ("train_dpo.log_ratios", "return chosen - rejected", "return rejected - chosen",
-     "learns what was rejected", "test_exact::test_dpo_ends_at_pi_star"),
-    ("train_dpo.log_ratios", "return chosen - rejected", "return beta * chosen - rejected",
-     "beta on one side only", "test_exact::test_dpo_ends_at_pi_star"),
-    ("train_dpo.dpo_loss", "F.logsigmoid(beta * h)", "F.logsigmoid(h)",
-     "a nat costs the same whatever beta is", "test_exact::test_dpo_ends_at_pi_star"),
-    ("train_dpo.ipo_loss", "1 / (2 * beta)", "2 * beta",
-     "another margin to reach", "test_dpo::test_ipo_is_least_at_half_an_inverse_beta"),
-
-    ("train_rejection.top_per_prompt", "max(dim=1)", "max(dim=0)",
-     "the best prompt of each answer", "test_rejection::test_worked_example_top_per_prompt"),
-    ("train_rejection.expected_best_of", "key=scores.__getitem__", "key=values.__getitem__",
-     "the best gold, not the gold of the proxy's choice", "test_rejection::test_expected_best_of_equals_all_subsets"),
-    ("train_rejection.expected_best_of", "math.comb(i, n)", "math.comb(i, n - 1)",
-     "a rank off by one", "test_rejection::test_expected_best_of_equals_all_subsets"),
-)]
+MUTANTS = [
+    Mutant(*row)
+    for row in (
+        (
+            "nanorlhf.functional.token_logprobs",
+            "ids[:, 1:, None]",
+            "ids[:, :-1, None]",
+            "each column speaks about the token before",
+            "test_functional::test_token_logprobs_and_entropy_against_a_loop",
+        ),
+        (
+            "nanorlhf.functional.token_logprobs",
+            "logits / temperature",
+            "logits",
+            "scores another distribution than was sampled from",
+            "test_functional::test_token_logprobs_and_entropy_against_a_loop",
+        ),
+        (
+            "nanorlhf.functional.shift_right",
+            "F.pad(x[:, :-1], (1, 0))",
+            "x",
+            "values shifted by one: the critic sees the token that it judges",
+            "test_exact::test_critic_regresses_onto_backward_induction",
+        ),
+        (
+            "nanorlhf.functional.last_token",
+            "(columns * mask).amax(1, keepdim=True)",
+            "(columns * mask).amax(1, keepdim=True) - 1",
+            "the score is read before the end token",
+            "test_functional::test_masks",
+        ),
+        (
+            "nanorlhf.functional.whiten",
+            "torch.rsqrt",
+            "torch.reciprocal",
+            "divides by the variance, not by its root",
+            "test_functional::test_whiten_sees_masked_tokens_only",
+        ),
+        (
+            "nanorlhf.functional.kl_estimate",
+            "logp - ref_logp",
+            "ref_logp - logp",
+            "every KL has its sign turned",
+            "test_exact::test_value_of_the_estimators",
+        ),
+        (
+            "nanorlhf.functional.kl_estimate",
+            "d ** 2 / 2",
+            "d ** 2",
+            "k2 pulls twice as hard",
+            "test_exact::test_gradient_of_the_estimators_in_the_loss",
+        ),
+        (
+            "nanorlhf.functional.kl_estimate",
+            "torch.exp(-d) - 1 + d",
+            "torch.exp(d) - 1 - d",
+            "k3 of the inverted ratio: no KL of anything",
+            "test_exact::test_value_of_the_estimators",
+        ),
+        (
+            "nanorlhf.functional.aggregate",
+            "(len(loss) * max_len)",
+            "mask.sum()",
+            "1/length for the fixed normaliser",
+            "test_exact::test_gradient_is_exact_with_fixed_and_kl_in_the_reward",
+        ),
+        (
+            "nanorlhf.functional.aggregate",
+            "masked_mean(loss, mask, dim=1).mean()",
+            "masked_mean(loss, mask)",
+            "token aggregation for sequence",
+            "test_grpo::test_loss_and_gradient_by_definition",
+        ),
+        (
+            "nanorlhf.logprobs.masked_logprobs",
+            "index_select(0, where - 1)",
+            "index_select(0, where)",
+            "a token is asked about itself",
+            "test_logprobs::test_values_and_gradients_of_the_plain_form",
+        ),
+        (
+            "nanorlhf.logprobs.masked_logprobs",
+            " / temperature",
+            "",
+            "scores another distribution than was sampled from",
+            "test_logprobs::test_values_and_gradients_of_the_plain_form",
+        ),
+        (
+            "nanorlhf.rollout.sample_token",
+            "(temperature or 1.0)",
+            "1.0",
+            "samples at temperature 1 whatever was asked for",
+            "test_ppo::test_right_path_trips_nothing",
+        ),
+        (
+            "nanorlhf.rollout._right_pad",
+            "columns < (starts + lengths)",
+            "columns < (starts + lengths - 1)",
+            "the end token out of the mask: never trained",
+            "test_exact::test_sampling_draws_each_answer_as_often_as_it_should",
+        ),
+        (
+            "train_ppo.token_rewards",
+            "-beta *",
+            "beta *",
+            "pays for going away from the reference",
+            "test_ppo::test_token_rewards_by_hand",
+        ),
+        (
+            "train_ppo.token_rewards",
+            "amax(1, keepdim=True)",
+            "amax(1, keepdim=True) - 1",
+            "the score on the token before the last",
+            "test_ppo::test_token_rewards_by_hand",
+        ),
+        (
+            "train_ppo.token_rewards",
+            "* mask)",
+            "* torch.ones_like(mask))",
+            "the score on a pad: nobody earns it",
+            "test_ppo::test_token_rewards_by_hand",
+        ),
+        (
+            "train_ppo.gae",
+            "delta + gamma * lam * advantage",
+            "delta",
+            "what a token leads to is not its own: the KL on its own token only",
+            "test_exact::test_kl_is_paid_for_what_comes_after",
+        ),
+        (
+            "train_ppo.gae",
+            "gamma * next_value - values",
+            "gamma * next_value + values",
+            "the surprise is no difference",
+            "test_exact::test_gradient_of_ppo",
+        ),
+        (
+            "train_ppo.gae",
+            "next_value = torch.where(mask[:, t], values[:, t], next_value)",
+            "next_value = values[:, t]",
+            "the values of pads and holes leak in",
+            "test_ppo::test_gae_equals_its_definition",
+        ),
+        (
+            "train_ppo.gae",
+            "advantages + values, 0.0",
+            "advantages, 0.0",
+            "the critic learns advantages for returns",
+            "test_ppo::test_gae_by_hand",
+        ),
+        (
+            "nanorlhf.policy_losses.ratios",
+            "logp - old_logp",
+            "old_logp - logp",
+            "inverted ratio",
+            "test_ppo::test_policy_loss_inside_the_clip_is_the_ratio",
+        ),
+        (
+            "nanorlhf.policy_losses.clipped_loss",
+            "-advantages",
+            "advantages",
+            "flipped sign: learns what is bad",
+            "test_ppo::test_policy_loss_on_policy_is_plain_policy_gradient",
+        ),
+        (
+            "nanorlhf.policy_losses.clipped_loss",
+            "torch.maximum",
+            "torch.minimum",
+            "optimistic: what went wrong is clipped, what went too far is not",
+            "test_ppo::test_policy_loss_is_clipped_on_both_sides",
+        ),
+        (
+            "train_ppo.value_loss",
+            "torch.maximum",
+            "torch.minimum",
+            "the value clip rewards what it should hold back",
+            "test_ppo::test_value_loss_by_hand",
+        ),
+        (
+            "train_ppo.train",
+            "return shift_right(after)",
+            "return after",
+            "the critic sees the token that it judges, in the script alone",
+            "test_exact_main::test_main_of_ppo_credits_what_was_earned",
+        ),
+        (
+            "train_ppo.train",
+            "last_token(after, mask)",
+            "after[:, -1]",
+            "the score is read on a pad",
+            "test_exact_main::test_main_of_ppo_credits_what_was_earned",
+        ),
+        (
+            "train_ppo.train",
+            " - cfg.unfinished * ~out.finished",
+            "",
+            "a cut-off answer costs nothing",
+            "test_exact_main::test_main_of_ppo_credits_what_was_earned",
+        ),
+        (
+            "train_ppo.train",
+            "logprobs_of(ref, ids, mask)",
+            "logprobs_of(policy, ids, mask)",
+            "the KL to itself: free",
+            "test_exact_main::test_main_of_ppo_credits_what_was_earned",
+        ),
+        (
+            "train_ppo.train",
+            "advantages = whiten(advantages, mask)",
+            "advantages = whiten(advantages, mask); returns = advantages + old_values",
+            "returns taken after whitening: the critic chases noise",
+            "test_exact_main::test_main_of_ppo_credits_what_was_earned",
+        ),
+        (
+            "train_ppo.train",
+            "advantages = whiten(advantages, mask)",
+            "pass",
+            "no whitening: the step follows the rewards' scale",
+            "test_exact_main::test_main_of_ppo_credits_what_was_earned",
+        ),
+        (
+            "train_grpo.group_advantages",
+            "scores - kl - baseline",
+            "scores - kl - (scores - kl).mean()",
+            "a baseline that has seen the answers it judges",
+            "test_grpo::test_advantages_by_hand",
+        ),
+        (
+            "train_grpo.group_advantages",
+            "scores - scores.mean(1, keepdim=True)",
+            "scores - scores.mean()",
+            "one baseline for all prompts: easy ones look good",
+            "test_grpo::test_what_a_change_of_the_scores_does",
+        ),
+        (
+            "train_grpo.group_advantages",
+            "* K / (K - 1)",
+            "* (K - 1) / K",
+            "K/(K-1) upside down",
+            "test_grpo::test_rloo_is_the_score_less_the_mean_of_the_others",
+        ),
+        (
+            "train_grpo.group_advantages",
+            "scores.std(1, keepdim=True)",
+            "(scores - kl).std(1, keepdim=True)",
+            "the KL's noise in the std",
+            "test_grpo::test_the_kl_comes_off_before_the_baseline_and_stays_out_of_the_std",
+        ),
+        (
+            "train_grpo.group_advantages",
+            "return advantages.masked_fill(is_flat(scores)[:, None], 0.0)",
+            "return advantages",
+            "a tied group follows the KL's noise, divided by 1e-4",
+            "test_grpo::test_equal_scores_and_unequal_kl",
+        ),
+        (
+            "train_grpo.group_advantages",
+            "(kl - kl.mean(1, keepdim=True))",
+            "(kl - kl.mean(1, keepdim=True)).masked_fill(is_flat(scores)[:, None], 0.0)",
+            "the KL of a tied group is lost",
+            "test_exact::test_gradient_is_exact_where_scores_tie",
+        ),
+        (
+            "train_grpo.group_advantages",
+            'kind == "grpo"',
+            'kind in ("grpo", "dr_grpo")',
+            "the std left in Dr. GRPO",
+            "test_exact::test_gradient_is_exact_with_fixed_and_kl_in_the_reward",
+        ),
+        (
+            "train_grpo.group_advantages",
+            "scores.std(1, keepdim=True)",
+            "scores.std(1, keepdim=True, unbiased=False)",
+            "the biased std",
+            "test_grpo::test_advantages_by_hand",
+        ),
+        (
+            "train_grpo.group_advantages",
+            "(scores - scores.mean(1, keepdim=True)).masked_fill(is_flat(scores)[:, None], 0.0)",
+            "(scores - scores.mean(1, keepdim=True))",
+            "flat groups teach rounding errors, divided by 1e-4",
+            "test_grpo::test_a_group_without_spread_gives_exact_zeros",
+        ),
+        (
+            "train_grpo.is_flat",
+            "scores.amax(1) == scores.amin(1)",
+            "scores.std(1) == 0",
+            "flat groups that a rounded std hides",
+            "test_grpo::test_a_group_without_spread_gives_exact_zeros",
+        ),
+        (
+            "nanorlhf.policy_losses.ratios",
+            "logp - old_logp",
+            "old_logp - logp",
+            "inverted ratio",
+            "test_grpo::test_loss_and_gradient_by_definition",
+        ),
+        (
+            "nanorlhf.policy_losses.clipped_loss",
+            "clamp(1 - clip_low, 1 + clip_high)",
+            "clamp(1 - clip_high, 1 + clip_low)",
+            "the clip's sides swapped",
+            "test_grpo::test_where_the_clip_stops_the_gradient",
+        ),
+        (
+            "nanorlhf.policy_losses.clipped_loss",
+            "torch.maximum",
+            "torch.minimum",
+            "optimistic for pessimistic",
+            "test_grpo::test_where_the_clip_stops_the_gradient",
+        ),
+        (
+            "nanorlhf.policy_losses.cispo_loss",
+            ".detach()",
+            "",
+            "CISPO's weight is learned too",
+            "test_grpo::test_loss_and_gradient_by_definition",
+        ),
+        (
+            "nanorlhf.policy_losses.ratios",
+            "masked_mean(log_ratio, mask, dim=1)",
+            "log_ratio.sum(1)",
+            "GSPO's ratio not normalised by length",
+            "test_grpo::test_statistics_by_hand",
+        ),
+        (
+            "train_grpo.train",
+            'cfg.advantage, kept["baseline"],',
+            "cfg.advantage, (scores - price).mean().item(),",
+            "the baseline includes the current batch",
+            "test_exact_main::test_main_of_grpo_credits_what_was_earned",
+        ),
+        (
+            "train_grpo.train",
+            'price = cfg.beta * kls["k1"]',
+            'price = -cfg.beta * kls["k1"]',
+            "paid for going away from the reference",
+            "test_exact_main::test_main_of_grpo_credits_what_was_earned",
+        ),
+        (
+            "train_grpo.train",
+            'cfg.beta * kls["k1"]',
+            'cfg.beta * kls["k3"]',
+            "k3 in the reward",
+            "test_exact_main::test_main_of_grpo_credits_what_was_earned",
+        ),
+        (
+            "train_grpo.train",
+            "[prompt for prompt in prompts for _ in range(K)]",
+            "prompts * K",
+            "groups of answers to different prompts",
+            "test_exact_main::test_main_of_grpo_credits_what_was_earned",
+        ),
+        (
+            "train_grpo.train",
+            "loss + cfg.beta",
+            "loss - cfg.beta",
+            "the KL in the loss pushes away",
+            "test_exact_main::test_main_of_grpo_is_held_by_a_kl_in_the_loss",
+        ),
+        (
+            "train_grpo.train",
+            "flat = is_flat(scores.view(P, K))",
+            "flat = is_flat((scores - price).view(P, K))",
+            "the KL hides that all answers earned the same",
+            "test_exact_main::test_main_of_grpo_leaves_flat_groups_out",
+        ),
+        (
+            "train_grpo.train",
+            "(~flat.repeat_interleave(K))",
+            "(flat.repeat_interleave(K))",
+            "only flat groups are kept",
+            "test_exact_main::test_main_of_grpo_leaves_flat_groups_out",
+        ),
+        (
+            "train_grpo.train",
+            "(~flat.repeat_interleave(K))",
+            "(~flat.repeat(K))",
+            "flat groups mixed up with others",
+            "test_exact_main::test_main_of_grpo_leaves_flat_groups_out",
+        ),
+        (
+            "nanorlhf.preference_losses.log_ratios",
+            "policy_chosen - ref_chosen",
+            "policy_chosen",
+            "the reference forgotten",
+            "test_exact::test_dpo_ends_at_pi_star",
+        ),
+        (
+            "nanorlhf.preference_losses.log_ratios",
+            "return chosen - rejected",
+            "return rejected - chosen",
+            "learns what was rejected",
+            "test_exact::test_dpo_ends_at_pi_star",
+        ),
+        (
+            "nanorlhf.preference_losses.log_ratios",
+            "return chosen - rejected",
+            "return beta * chosen - rejected",
+            "beta on one side only",
+            "test_exact::test_dpo_ends_at_pi_star",
+        ),
+        (
+            "nanorlhf.preference_losses.dpo_loss",
+            "F.logsigmoid(beta * h)",
+            "F.logsigmoid(h)",
+            "a nat costs the same whatever beta is",
+            "test_exact::test_dpo_ends_at_pi_star",
+        ),
+        (
+            "nanorlhf.preference_losses.ipo_loss",
+            "1 / (2 * beta)",
+            "2 * beta",
+            "another margin to reach",
+            "test_dpo::test_ipo_is_least_at_half_an_inverse_beta",
+        ),
+        (
+            "train_rejection.top_per_prompt",
+            "max(dim=1)",
+            "max(dim=0)",
+            "the best prompt of each answer",
+            "test_rejection::test_worked_example_top_per_prompt",
+        ),
+        (
+            "train_rejection.expected_best_of",
+            "key=scores.__getitem__",
+            "key=values.__getitem__",
+            "the best gold, not the gold of the proxy's choice",
+            "test_rejection::test_expected_best_of_equals_all_subsets",
+        ),
+        (
+            "train_rejection.expected_best_of",
+            "math.comb(i, n)",
+            "math.comb(i, n - 1)",
+            "a rank off by one",
+            "test_rejection::test_expected_best_of_equals_all_subsets",
+        ),
+    )
+]
 
 
 def apply(mutant, monkeypatch):
     """Put the wrong version wherever the project, its tests included, holds the right one."""
-    importlib.import_module(mutant.caught_by.split("::")[0])        # first: imported under the patch it would keep the wrong version
+    # first: imported under the patch it would keep the wrong version
+    importlib.import_module(mutant.caught_by.split("::")[0])
     module_name, name = mutant.function.rsplit(".", 1)
     module = importlib.import_module(module_name)
     original = getattr(module, name)
     source = textwrap.dedent(inspect.getsource(original))
-    assert mutant.right in source, f"{mutant.function} has no {mutant.right!r} any more: put its mutant right"
+    assert mutant.right in source, (
+        f"{mutant.function} has no {mutant.right!r} any more: put its mutant right"
+    )
     made = {}
     exec(source.replace(mutant.right, mutant.wrong), vars(module), made)
     for other in list(sys.modules.values()):
@@ -187,7 +500,8 @@ def cases(test):
 
 
 def fails(name):
-    """Run module::test, case after case -> True at the first that fails. An error that is not a failed assertion is not a catch."""
+    """Run module::test, case after case -> True at the first that fails. An error that is not a
+    failed assertion is not a catch."""
     module, function = name.split("::")
     test = getattr(importlib.import_module(module), function)
     for arguments in cases(test):
@@ -205,8 +519,13 @@ def table():
     def code(text):
         return f"`` {text} ``" if text else "nothing"
 
-    rows = [f"| `{m.function}` | {code(m.right)} → {code(m.wrong)} | {m.breaks} | `{m.caught_by}` |" for m in MUTANTS]
-    return "\n".join(["| function | mutant | what it breaks | caught by |", "|---|---|---|---|", *rows])
+    rows = [
+        f"| `{m.function}` | {code(m.right)} → {code(m.wrong)} | {m.breaks} | `{m.caught_by}` |"
+        for m in MUTANTS
+    ]
+    return "\n".join(
+        ["| function | mutant | what it breaks | caught by |", "|---|---|---|---|", *rows]
+    )
 
 
 if __name__ == "__main__":

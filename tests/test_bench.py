@@ -2,13 +2,12 @@
 import importlib.util
 import json
 import sys
-from pathlib import Path
 
 import pytest
 
-import bench
 from nanorlhf import InputError
 from nanorlhf.gpt import GPTConfig
+from tools import bench
 
 TINY = (GPTConfig(64, 32, 1, 2, 16), 4, 6, 10, 8)       # 4 rows of 6 + 10 tokens; 8 answers
 
@@ -18,15 +17,27 @@ def test_a_row_of_the_table(kind, monkeypatch):
     """Padding or prompts counted twice, a pass that is left out, steps that do not train."""
     monkeypatch.setitem(bench.SIZES, "tiny", TINY)
     row = bench.measure("tiny", kind, "cpu", 2, rate=1e9)
-    tokens, flops = row["tokens_per_second"] * row["seconds"], row["matmul_share"] * 1e9 * row["seconds"]
-    body, head = 12 * 16 ** 2 + 13 * 16, 64 * 16            # a block's matrices, biases and LayerNorms; the embedding
+    tokens, flops = (
+        row["tokens_per_second"] * row["seconds"],
+        row["matmul_share"] * 1e9 * row["seconds"],
+    )
+    # a block's matrices, biases and LayerNorms; the embedding
+    body, head = 12 * 16 ** 2 + 13 * 16, 64 * 16
     if kind == "generation":
-        assert 8 * 1 <= tokens <= 8 * 10 and flops == pytest.approx(2 * body * (8 * 6 + tokens) + 2 * head * tokens)
-    elif kind == "ppo":     # sampling, four forwards, twice a step (3) of policy and critic; critic and reward model have no head
-        assert 8 * 7 <= tokens <= 8 * 16 and flops == pytest.approx(2 * body * 17 * tokens + 2 * head * 9 * (tokens - 8 * 6))
+        assert 8 * 1 <= tokens <= 8 * 10 and flops == pytest.approx(
+            2 * body * (8 * 6 + tokens) + 2 * head * tokens
+        )
+    # sampling, four forwards, twice a step (3) of policy and critic; critic and reward model have
+    # no head
+    elif kind == "ppo":
+        assert 8 * 7 <= tokens <= 8 * 16 and flops == pytest.approx(
+            2 * body * 17 * tokens + 2 * head * 9 * (tokens - 8 * 6)
+        )
     else:
         answers = {"pretraining": 64, "sft": 40, "rm": 0, "dpo": 40}[kind]
-        assert tokens == pytest.approx(4 * 16) and flops == pytest.approx(6 * body * 64 + 6 * head * answers)
+        assert tokens == pytest.approx(4 * 16) and flops == pytest.approx(
+            6 * body * 64 + 6 * head * answers
+        )
     assert row["peak_mb"] >= 0
 
 
@@ -39,24 +50,42 @@ def test_the_steps_train():
             before = [p.clone() for p in b.policy.blocks.parameters()]
             steps = bench.KINDS[kind](b)
             next(steps), next(steps)
-            assert any((p != old).any() for p, old in zip(b.policy.blocks.parameters(), before)), kind
+            assert any((p != old).any() for p, old in zip(b.policy.blocks.parameters(), before)), (
+                kind
+            )
     finally:
         del bench.SIZES["tiny"]
 
 
 def test_the_command(monkeypatch, tmp_path, capsys):
     """A table and a file that differ."""
-    monkeypatch.setattr(sys, "argv", ["bench.py", "--sizes", "towns", "--kinds", "sft", "--repeats", "1", "--device", "cpu",
-                                      "--out", str(tmp_path / "bench.json")])
+    monkeypatch.setattr(
+        sys,
+        "argv",
+        [
+            "bench.py",
+            "--sizes",
+            "towns",
+            "--kinds",
+            "sft",
+            "--repeats",
+            "1",
+            "--device",
+            "cpu",
+            "--out",
+            str(tmp_path / "bench.json"),
+        ],
+    )
     bench.main()
     [row] = json.loads((tmp_path / "bench.json").read_text(encoding="utf-8"))
     said = capsys.readouterr().out.splitlines()[-1].split()
-    assert said[:2] == ["towns", "sft"] and float(said[2]) == pytest.approx(row["seconds"], abs=1e-3)
+    assert said[:2] == ["towns", "sft"] and float(said[2]) == pytest.approx(
+        row["seconds"], abs=1e-3
+    )
 
 
 def test_without_trl_it_says_what_to_install(monkeypatch):
-    spec = importlib.util.spec_from_file_location("beside_trl", Path(bench.__file__).parent / "runs/beside_trl.py")
-    spec.loader.exec_module(beside := importlib.util.module_from_spec(spec))
+    from tools import beside_trl as beside
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     monkeypatch.setattr(sys, "argv", ["beside_trl.py"])
     with pytest.raises(InputError, match="TRL is not installed here"):

@@ -1,4 +1,5 @@
-"""Files: every shape is read, what is unusable is counted, what is broken is named with its line."""
+"""Files: every shape is read, what is unusable is counted, what is broken is named with its line.
+"""
 import gzip
 import json
 import os
@@ -8,19 +9,30 @@ from collections import Counter
 import pytest
 import torch
 
-from nanorlhf import InputError, data
+from nanorlhf import InputError, batches, files
 from nanorlhf.tokenizer import Tokenizer
 
 REAL = pathlib.Path(__file__).resolve().parent.parent.parent / "shared/data"
 HH, GSM8K = REAL / "hh_harmless.jsonl.gz", REAL / "gsm8k.jsonl.gz"
 ASKED = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}]
 OTHER = [ASKED[0], {"role": "assistant", "content": "B"}]
-PAIRS = [{"prompt": "Q", "chosen": "A", "rejected": "B"}, {"prompt": ASKED[:1], "chosen": "A", "rejected": OTHER[1:]},
-         {"prompt": ASKED[:1], "chosen": ASKED[1:], "rejected": OTHER[1:]}, {"prompt": "Q", "chosen": ASKED, "rejected": OTHER},
-         {"chosen": ASKED, "rejected": OTHER}, {"chosen": "\n\nHuman: Q\n\nAssistant: A", "rejected": "\n\nHuman: Q\n\nAssistant: B"}]
-CONVERSATIONS = [{"prompt": "Q", "completion": "A"}, {"prompt": ASKED[:1], "completion": ASKED[1:]}, {"messages": ASKED},
-                 {"question": "Q", "answer": "A"}, {"instruction": "Q", "input": "", "output": "A"},
-                 {"instruction": "Q", "input": None, "output": "A"}, {"instruction": "Q", "output": "A", "source": "a key of no shape"}]
+PAIRS = [
+    {"prompt": "Q", "chosen": "A", "rejected": "B"},
+    {"prompt": ASKED[:1], "chosen": "A", "rejected": OTHER[1:]},
+    {"prompt": ASKED[:1], "chosen": ASKED[1:], "rejected": OTHER[1:]},
+    {"prompt": "Q", "chosen": ASKED, "rejected": OTHER},
+    {"chosen": ASKED, "rejected": OTHER},
+    {"chosen": "\n\nHuman: Q\n\nAssistant: A", "rejected": "\n\nHuman: Q\n\nAssistant: B"},
+]
+CONVERSATIONS = [
+    {"prompt": "Q", "completion": "A"},
+    {"prompt": ASKED[:1], "completion": ASKED[1:]},
+    {"messages": ASKED},
+    {"question": "Q", "answer": "A"},
+    {"instruction": "Q", "input": "", "output": "A"},
+    {"instruction": "Q", "input": None, "output": "A"},
+    {"instruction": "Q", "output": "A", "source": "a key of no shape"},
+]
 
 
 def write(path, rows):
@@ -33,11 +45,14 @@ def write(path, rows):
 @pytest.mark.parametrize("name", ["f.jsonl", "f.jsonl.gz"])
 @pytest.mark.parametrize("row", CONVERSATIONS + PAIRS, ids=lambda row: json.dumps(row)[:60])
 def test_every_shape_is_the_same_conversation(row, name, tmp_path):
-    """A role lost or doubled, a prompt that stands in both parts read twice, a mask on the question, a .gz read as text."""
+    """A role lost or doubled, a prompt that stands in both parts read twice, a mask on the
+    question, a .gz read as text."""
     tok = Tokenizer()
-    examples, report = data.load_conversations(write(tmp_path / name, [row]), tok, 96)
+    examples, report = files.load_conversations(write(tmp_path / name, [row]), tok, 96)
     Q, A = tok.encode("Q"), tok.encode("A")
-    assert examples == [([tok.user, *Q, tok.assistant, *A, tok.end], [False] * (2 + len(Q)) + [True] * (1 + len(A)))]
+    assert examples == [
+        ([tok.user, *Q, tok.assistant, *A, tok.end], [False] * (2 + len(Q)) + [True] * (1 + len(A)))
+    ]
     assert not report
 
 
@@ -46,63 +61,91 @@ def test_every_shape_is_the_same_conversation(row, name, tmp_path):
 def test_every_shape_is_the_same_pair(row, name, tmp_path):
     """Sides exchanged, the prompt in an answer, a string and a list of messages that differ."""
     tok = Tokenizer()
-    [pair], report = data.load_pairs(write(tmp_path / name, [row]), tok, 96)
-    assert (pair.prompt, pair.chosen, pair.rejected) == (tok.prompt("Q"), tok.completion("A"), tok.completion("B"))
+    [pair], report = files.load_pairs(write(tmp_path / name, [row]), tok, 96)
+    assert (pair.prompt, pair.chosen, pair.rejected) == (
+        tok.prompt("Q"),
+        tok.completion("A"),
+        tok.completion("B"),
+    )
     assert pair.row == row and not report
 
 
 def test_the_input_of_an_instruction_is_read():
     """Alpaca's second field lost: the task without the text it is about."""
     row = {"instruction": "Translate.", "input": "Hallo", "output": "Hello"}
-    assert data.conversation(row, "f:1")[0] == {"role": "user", "content": "Translate.\n\nHallo"}
+    assert files.conversation(row, "f:1")[0] == {"role": "user", "content": "Translate.\n\nHallo"}
 
 
 @pytest.mark.skipif(not GSM8K.exists(), reason="no gsm8k.jsonl.gz beside the repository")
 def test_real_word_problems():
-    """Line ends inside an answer, a number that is lost, rows that are dropped: all 3,000 are usable, and each answer ends in its number."""
-    tok, rows = Tokenizer("sums"), [row for _, row in data.read_jsonl(str(GSM8K))]
-    examples, report = data.load_conversations(str(GSM8K), tok, 8192)
+    """Line ends inside an answer, a number that is lost, rows that are dropped: all 3,000 are
+    usable, and each answer ends in its number."""
+    tok, rows = Tokenizer("sums"), [row for _, row in files.read_jsonl(str(GSM8K))]
+    examples, report = files.load_conversations(str(GSM8K), tok, 8192)
     assert len(rows) == len(examples) == 3000 and not report
     for row, (ids, mask) in zip(rows, examples):
         assert [i for i, m in zip(ids, mask) if m] == [*row["answer"].encode(), tok.end]
-        assert [i for i, m in zip(ids, mask) if not m] == [tok.user, *row["question"].encode(), tok.assistant]
-    problems, report = data.load_problems(str(GSM8K), tok, 8192)
-    assert not report and [p.answer for p in problems] == [float(r["answer"].split("#### ")[1].replace(",", "")) for r in rows]
+        assert [i for i, m in zip(ids, mask) if not m] == [
+            tok.user,
+            *row["question"].encode(),
+            tok.assistant,
+        ]
+    problems, report = files.load_problems(str(GSM8K), tok, 8192)
+    assert not report and [p.answer for p in problems] == [
+        float(r["answer"].split("#### ")[1].replace(",", "")) for r in rows
+    ]
 
 
 GOOD = b'{"prompt": "a", "completion": "b"}\n'
 
 
-@pytest.mark.parametrize("content, message", [
-    (GOOD + b"{oops\n", "f.jsonl:2: not JSON"), (GOOD + b'{"prompt": "a", "comp', "f.jsonl:2: not JSON"),
-    (b"[1]\n", "f.jsonl:1: a line must be one JSON object, this is list"), (GOOD + b"null\n", "f.jsonl:2: a line must be"),
-    (b"\xff\n", "f.jsonl:1: not UTF-8"), (GOOD + "é\n".encode("latin-1"), "f.jsonl:2: not UTF-8"),
-    (gzip.compress(GOOD, mtime=0), "f.jsonl:1: not UTF-8 .*must end in .gz"),
-    (b"", "f.jsonl: the file is empty"), (b"\n \n\r\n", "f.jsonl: the file is empty")])
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (GOOD + b"{oops\n", "f.jsonl:2: not JSON"),
+        (GOOD + b'{"prompt": "a", "comp', "f.jsonl:2: not JSON"),
+        (b"[1]\n", "f.jsonl:1: a line must be one JSON object, this is list"),
+        (GOOD + b"null\n", "f.jsonl:2: a line must be"),
+        (b"\xff\n", "f.jsonl:1: not UTF-8"),
+        (GOOD + "é\n".encode("latin-1"), "f.jsonl:2: not UTF-8"),
+        (gzip.compress(GOOD, mtime=0), "f.jsonl:1: not UTF-8 .*must end in .gz"),
+        (b"", "f.jsonl: the file is empty"),
+        (b"\n \n\r\n", "f.jsonl: the file is empty"),
+    ],
+)
 def test_broken_files(tmp_path, content, message):
     """A bad line that is skipped, or named without its number, or that ends in a traceback."""
     (tmp_path / "f.jsonl").write_bytes(content)
     with pytest.raises(InputError, match=message) as error:
-        list(data.read_jsonl(str(tmp_path / "f.jsonl")))
+        list(files.read_jsonl(str(tmp_path / "f.jsonl")))
     assert "\n" not in str(error.value)
 
 
 def test_blank_lines_hold_nothing_but_count(tmp_path):
-    """An error at the empty line that an editor left, at Windows' line ends or its mark at the start; numbers of lines that are then off."""
-    (tmp_path / "f.jsonl").write_bytes(b"\xef\xbb\xbf" + b'{"a": 1}\r\n' + b"\n" + b'{"a": 2}\n' + b"\n  \n")
+    """An error at the empty line that an editor left, at Windows' line ends or its mark at the
+    start; numbers of lines that are then off."""
+    (tmp_path / "f.jsonl").write_bytes(
+        b"\xef\xbb\xbf" + b'{"a": 1}\r\n' + b"\n" + b'{"a": 2}\n' + b"\n  \n"
+    )
     path = str(tmp_path / "f.jsonl")
-    assert list(data.read_jsonl(path)) == [(f"{path}:1", {"a": 1}), (f"{path}:3", {"a": 2})]
+    assert list(files.read_jsonl(path)) == [(f"{path}:1", {"a": 1}), (f"{path}:3", {"a": 2})]
 
 
-@pytest.mark.parametrize("content, message", [(gzip.compress(GOOD * 5000)[:-20], "cannot be read past line [1-9]"),
-                                              (GOOD, "cannot be read past line 0 .*gzip"), (gzip.compress(b""), "the file is empty"),
-                                              (gzip.compress(GOOD)[:10] + b"\xff" * 30, "cannot be read past line 0")],
-                         ids=["cut off", "not gzip", "of nothing", "garbled"])
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (gzip.compress(GOOD * 5000)[:-20], "cannot be read past line [1-9]"),
+        (GOOD, "cannot be read past line 0 .*gzip"),
+        (gzip.compress(b""), "the file is empty"),
+        (gzip.compress(GOOD)[:10] + b"\xff" * 30, "cannot be read past line 0"),
+    ],
+    ids=["cut off", "not gzip", "of nothing", "garbled"],
+)
 def test_broken_gz(tmp_path, content, message):
     """A download that broke off read as a smaller file; a traceback of gzip or zlib."""
     (tmp_path / "f.jsonl.gz").write_bytes(content)
     with pytest.raises(InputError, match="f.jsonl.gz: " + message):
-        list(data.read_jsonl(str(tmp_path / "f.jsonl.gz")))
+        list(files.read_jsonl(str(tmp_path / "f.jsonl.gz")))
 
 
 @pytest.mark.parametrize("name", ["folder.jsonl", "folder.jsonl.gz"])
@@ -110,60 +153,101 @@ def test_a_folder_in_place_of_a_file(tmp_path, name):
     """A traceback of open()."""
     (tmp_path / name).mkdir()
     with pytest.raises(InputError, match=f"{name}: cannot be read .*irectory"):
-        list(data.read_jsonl(str(tmp_path / name)))
+        list(files.read_jsonl(str(tmp_path / name)))
 
 
-@pytest.mark.parametrize("row, message", [
-    ({"prompt": 5, "completion": "A"}, "'prompt' must be a string or a list"), ({"prompt": "Q", "completion": None}, "'completion' must be"),
-    ({"question": "Q", "answer": 4}, "'answer' must be"), ({"instruction": "Q", "input": 5, "output": "A"}, "'input' must be strings"),
-    ({"instruction": None, "output": "A"}, "must be strings"),
-    ({"messages": "Q"}, "'messages' must be a list"), ({"messages": []}, "'messages'"),
-    ({"messages": [ASKED[0], {"role": "assistant", "content": None}]}, "contents strings"), ({"messages": ["Q", "A"]}, "'messages'"),
-    ({"messages": [{"role": "tool", "content": "x"}, ASKED[1]]}, "roles system, user, assistant"),
-    ({"messages": [{"content": "x"}]}, "'messages'"),
-    ({"prompt": "Q"}, "none of the known shapes"), ({}, "none of the known shapes"), ({"Prompt": "Q", "Completion": "A"}, "none of the known"),
-    ({"messages": ASKED, "prompt": "Q", "completion": "A"}, r"several shapes \(messages; prompt and completion\)")])
+@pytest.mark.parametrize(
+    "row, message",
+    [
+        ({"prompt": 5, "completion": "A"}, "'prompt' must be a string or a list"),
+        ({"prompt": "Q", "completion": None}, "'completion' must be"),
+        ({"question": "Q", "answer": 4}, "'answer' must be"),
+        ({"instruction": "Q", "input": 5, "output": "A"}, "'input' must be strings"),
+        ({"instruction": None, "output": "A"}, "must be strings"),
+        ({"messages": "Q"}, "'messages' must be a list"),
+        ({"messages": []}, "'messages'"),
+        ({"messages": [ASKED[0], {"role": "assistant", "content": None}]}, "contents strings"),
+        ({"messages": ["Q", "A"]}, "'messages'"),
+        (
+            {"messages": [{"role": "tool", "content": "x"}, ASKED[1]]},
+            "roles system, user, assistant",
+        ),
+        ({"messages": [{"content": "x"}]}, "'messages'"),
+        ({"prompt": "Q"}, "none of the known shapes"),
+        ({}, "none of the known shapes"),
+        ({"Prompt": "Q", "Completion": "A"}, "none of the known"),
+        (
+            {"messages": ASKED, "prompt": "Q", "completion": "A"},
+            r"several shapes \(messages; prompt and completion\)",
+        ),
+    ],
+)
 def test_rows_that_are_no_conversation(row, message, tmp_path):
-    """A number written out as text, half of a row ignored, a null that trains an empty answer: each is one sentence with file and line."""
+    """A number written out as text, half of a row ignored, a null that trains an empty answer: each
+    is one sentence with file and line."""
     path = write(tmp_path / "f.jsonl", [CONVERSATIONS[0], row])
     with pytest.raises(InputError, match=f"f.jsonl:2: .*{message}"):
-        data.load_conversations(path, Tokenizer(), 96)
+        files.load_conversations(path, Tokenizer(), 96)
 
 
 def test_a_pair_with_an_answer_beside_it():
-    """UltraFeedback's rows: the demonstration is what SFT is to imitate, and the two sides are what preferences are learned from."""
-    row = {"prompt": "Q", "messages": [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "M"}], "chosen": "C", "rejected": "R"}
-    assert data.conversation(row, "f:1") == row["messages"]
-    assert [side[-1]["content"] for side in data.preference(row, "f:1")] == ["C", "R"]
+    """UltraFeedback's rows: the demonstration is what SFT is to imitate, and the two sides are what
+    preferences are learned from."""
+    row = {
+        "prompt": "Q",
+        "messages": [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "M"}],
+        "chosen": "C",
+        "rejected": "R",
+    }
+    assert files.conversation(row, "f:1") == row["messages"]
+    assert [side[-1]["content"] for side in files.preference(row, "f:1")] == ["C", "R"]
 
 
 @pytest.mark.parametrize("row, message", [
     ({"prompt": "Q", "chosen": ["A"], "rejected": ["B"]}, "'chosen' must be"),
     ({"prompt": "Q", "chosen": "A", "rejected": 7}, "'rejected' must be"),
-    ({"prompt": {"text": "Q"}, "chosen": "A", "rejected": "B"}, "'prompt' must be"), ({"chosen": None, "rejected": None}, "'chosen' must be"),
-    ({"prompt": "Q", "chosen": "A"}, "lack 'rejected'"), ({"prompt": "Q", "completion": "A"}, "lack 'chosen'"),
-    ({"chosen": "A", "rejected": "B"}, "expected a transcript"), ({"chosen": "Well.\n\nHuman: Q", "rejected": "B"}, "expected a transcript"),
-    ({"prompt": "Q", "chosen": [{"role": "assistant", "content": None}], "rejected": "B"}, "contents strings")])
+    ({"prompt": {"text": "Q"}, "chosen": "A", "rejected": "B"}, "'prompt' must be"),
+    ({"chosen": None, "rejected": None}, "'chosen' must be"),
+    ({"prompt": "Q", "chosen": "A"}, "lack 'rejected'"),
+    ({"prompt": "Q", "completion": "A"}, "lack 'chosen'"),
+    ({"chosen": "A", "rejected": "B"}, "expected a transcript"),
+    ({"chosen": "Well.\n\nHuman: Q", "rejected": "B"}, "expected a transcript"),
+    ({"prompt": "Q", "chosen": [{"role": "assistant", "content": None}], "rejected": "B"},
+     "contents strings")])
 def test_rows_that_are_no_pair(row, message, tmp_path):
     """A side that is missing or of another type taken for empty, and dropped without a word."""
     path = write(tmp_path / "f.jsonl", [PAIRS[0], row])
     with pytest.raises(InputError, match=f"f.jsonl:2: .*{message}"):
-        data.load_pairs(path, Tokenizer(), 96)
+        files.load_pairs(path, Tokenizer(), 96)
 
 
 def test_what_is_of_no_use_is_dropped_and_counted(tmp_path):
-    """An empty answer trains "end at once"; a pair that does not differ has a loss of ln 2 and teaches nothing."""
+    """An empty answer trains "end at once"; a pair that does not differ has a loss of ln 2 and
+    teaches nothing."""
     empty, alike = "dropped: no answer, or an empty one", "dropped: both answers are the same"
     same = {"prompt": "Q", "chosen": "A", "rejected": "A"}
-    rows = [PAIRS[0], same, {"prompt": ASKED[:1], "chosen": "A", "rejected": ASKED}, {"prompt": "Q", "chosen": "", "rejected": "B"},
-            {"prompt": "Q", "chosen": "A", "rejected": " \n"}, {"chosen": ASKED[:1], "rejected": ASKED[:1]}]
-    pairs, report = data.load_pairs(write(tmp_path / "p.jsonl", rows), Tokenizer(), 96)
+    rows = [
+        PAIRS[0],
+        same,
+        {"prompt": ASKED[:1], "chosen": "A", "rejected": ASKED},
+        {"prompt": "Q", "chosen": "", "rejected": "B"},
+        {"prompt": "Q", "chosen": "A", "rejected": " \n"},
+        {"chosen": ASKED[:1], "rejected": ASKED[:1]},
+    ]
+    pairs, report = files.load_pairs(write(tmp_path / "p.jsonl", rows), Tokenizer(), 96)
     assert len(pairs) == 1 and report == {alike: 2, empty: 3}
-    rows = [CONVERSATIONS[0], {"prompt": "Q", "completion": "\n"}, {"messages": ASKED + ASKED[:1]}, {"question": "Q", "answer": ""}]
-    examples, report = data.load_conversations(write(tmp_path / "c.jsonl", rows), Tokenizer(), 96)
+    rows = [
+        CONVERSATIONS[0],
+        {"prompt": "Q", "completion": "\n"},
+        {"messages": ASKED + ASKED[:1]},
+        {"question": "Q", "answer": ""},
+    ]
+    examples, report = files.load_conversations(write(tmp_path / "c.jsonl", rows), Tokenizer(), 96)
     assert len(examples) == 1 and report == {empty: 3}
-    with pytest.raises(InputError, match=r"p.jsonl: no example is left .*both answers are the same \(1\)"):
-        data.load_pairs(write(tmp_path / "p.jsonl", [same]), Tokenizer(), 96)
+    with pytest.raises(
+        InputError, match=r"p.jsonl: no example is left .*both answers are the same \(1\)"
+    ):
+        files.load_pairs(write(tmp_path / "p.jsonl", [same]), Tokenizer(), 96)
 
 
 @pytest.mark.parametrize("block, bits", [
@@ -173,65 +257,101 @@ def test_what_is_of_no_use_is_dropped_and_counted(tmp_path):
     (17, "00 0000 111 0000 1111"),              # its beginning is gone
     (10, "00 0000 1111"), (5, "0 1111")])
 def test_both_masks_of_a_chat_of_three_turns(block, bits, tmp_path):
-    """By hand: earlier answers let in by the mask of the last, a question or a role by either, an answer cut into, an end token forgotten."""
-    tok, bits = Tokenizer("sums"), [bit == "1" for bit in bits.replace(" ", "")]                   # a byte is a token here
+    """By hand: earlier answers let in by the mask of the last, a question or a role by either, an
+    answer cut into, an end token forgotten."""
+    # a byte is a token here
+    tok, bits = Tokenizer("sums"), [bit == "1" for bit in bits.replace(" ", "")]
     u, a, end = tok.user, tok.assistant, tok.end
-    ids = [u, *b"Hi", a, *b"Yo", end, u, *b"1?", a, *b"No", end, u, *b"2?", a, *b"Ok!", end][-block:]
+    ids = [u, *b"Hi", a, *b"Yo", end, u, *b"1?", a, *b"No", end, u, *b"2?", a, *b"Ok!", end][
+        -block:
+    ]
     said = zip(["user", "assistant"] * 3, ["Hi", "Yo", "1?", "No", "2?", "Ok!"])
-    path = write(tmp_path / "f.jsonl", [{"messages": [{"role": role, "content": text} for role, text in said]}])
+    path = write(
+        tmp_path / "f.jsonl",
+        [{"messages": [{"role": role, "content": text} for role, text in said]}],
+    )
     cut = {"truncated from the left: longer than the block": 1} if block < 22 else {}
-    assert data.load_conversations(path, tok, block) == ([(ids, bits)], cut)
-    assert data.load_conversations(path, tok, block, last_only=True) == ([(ids, [False] * (len(ids) - 4) + [True] * 4)], cut)
+    assert files.load_conversations(path, tok, block) == ([(ids, bits)], cut)
+    assert files.load_conversations(path, tok, block, last_only=True) == (
+        [(ids, [False] * (len(ids) - 4) + [True] * 4)],
+        cut,
+    )
 
 
 def test_an_answer_is_never_cut(tmp_path):
-    """A block of 4 holds the answer's four tokens and none before them: nothing predicts token 0, and three lack the answer's start."""
+    """A block of 4 holds the answer's four tokens and none before them: nothing predicts token 0,
+    and three lack the answer's start."""
     path = write(tmp_path / "f.jsonl", [{"prompt": "2?", "completion": "Ok!"}])
     for last_only in (False, True):
         with pytest.raises(InputError, match=r"longer than the block \(1\)"):
-            data.load_conversations(path, Tokenizer("sums"), 4, last_only)
+            files.load_conversations(path, Tokenizer("sums"), 4, last_only)
 
 
 def test_long_conversations_lose_their_beginning_never_an_answer(tmp_path):
     tokenizer = Tokenizer()
-    long = ASKED[:1] + [{"role": "assistant", "content": "The mayor of Marlow is Ada. " * 3}] + ASKED
-    rows = [{"messages": long}, {"prompt": "Q", "completion": "The mayor " * 20}, {"prompt": "Q", "completion": " "}]
+    long = (
+        ASKED[:1] + [{"role": "assistant", "content": "The mayor of Marlow is Ada. " * 3}] + ASKED
+    )
+    rows = [
+        {"messages": long},
+        {"prompt": "Q", "completion": "The mayor " * 20},
+        {"prompt": "Q", "completion": " "},
+    ]
     (tmp_path / "f.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
-    [(ids, mask)], report = data.load_conversations(str(tmp_path / "f.jsonl"), tokenizer, 16)
+    [(ids, mask)], report = files.load_conversations(str(tmp_path / "f.jsonl"), tokenizer, 16)
     assert len(ids) == 16 and [i for i, m in zip(ids, mask) if m] == tokenizer.completion("A")
-    assert report == Counter({"truncated from the left: longer than the block": 1, "dropped: no answer, or an empty one": 1,
-                              "dropped: the answer alone is longer than the block": 1})
+    assert report == Counter(
+        {
+            "truncated from the left: longer than the block": 1,
+            "dropped: no answer, or an empty one": 1,
+            "dropped: the answer alone is longer than the block": 1,
+        }
+    )
 
 
 @pytest.mark.skipif(not HH.exists(), reason="no hh_harmless.jsonl.gz beside the repository")
 def test_real_transcripts():
-    """A turn that is split or lost: with the mask of the last answer, what is trained on is what stands behind the last "Assistant:"."""
+    """A turn that is split or lost: with the mask of the last answer, what is trained on is what
+    stands behind the last "Assistant:"."""
     tok = Tokenizer("sums")
-    last = [row["chosen"].rsplit("\n\nAssistant:", 1)[1].strip() for _, row in data.read_jsonl(str(HH))]
-    examples, report = data.load_conversations(str(HH), tok, 10 ** 5, last_only=True)
+    last = [
+        row["chosen"].rsplit("\n\nAssistant:", 1)[1].strip() for _, row in files.read_jsonl(str(HH))
+    ]
+    examples, report = files.load_conversations(str(HH), tok, 10 ** 5, last_only=True)
     assert report == {"dropped: no answer, or an empty one": 4} and last.count("") == 4
-    assert [[i for i, m in zip(ids, mask) if m] for ids, mask in examples] == [[*text.encode(), tok.end] for text in last if text]
-    chats, _ = data.load_conversations(str(HH), tok, 10 ** 5)
+    assert [[i for i, m in zip(ids, mask) if m] for ids, mask in examples] == [
+        [*text.encode(), tok.end] for text in last if text
+    ]
+    chats, _ = files.load_conversations(str(HH), tok, 10 ** 5)
     assert [ids for ids, _ in chats] == [ids for ids, _ in examples]
-    for ids, mask in chats:         # every answer begins behind its role and is trained on with its end: as many of one as of the other
+    # every answer begins behind its role and is trained on with its end: as many of one as of the
+    # other
+    for ids, mask in chats:
         begins = [t for t in range(1, len(ids)) if mask[t] and not mask[t - 1]]
         assert [t - 1 for t in begins] == [t for t, i in enumerate(ids) if i == tok.assistant]
-        assert sum(i == tok.end and m for i, m in zip(ids, mask)) == len(begins) == ids.count(tok.end)
+        assert (
+            sum(i == tok.end and m for i, m in zip(ids, mask)) == len(begins) == ids.count(tok.end)
+        )
 
 
-@pytest.mark.skipif(not HH.exists() or "TIKTOKEN_CACHE_DIR" not in os.environ, reason="needs the real data and tiktoken's gpt2 files")
+@pytest.mark.skipif(
+    not HH.exists() or "TIKTOKEN_CACHE_DIR" not in os.environ,
+    reason="needs the real data and tiktoken's gpt2 files",
+)
 def test_real_pairs():
-    pairs, report = data.load_pairs(str(HH), Tokenizer("gpt2"), 4096)
+    pairs, report = files.load_pairs(str(HH), Tokenizer("gpt2"), 4096)
     assert len(pairs) + sum(n for why, n in report.items() if why.startswith("dropped")) == 1800
     assert report["dropped: the two sides have different prompts"] == 2
     assert report["dropped: no answer, or an empty one"] == 4
 
 
 def test_an_epoch_deals_every_item_once_in_batches_of_like_length():
-    """A pool of 20 batches that loses its remainder; the same order each time round; batches that are drawn blindly."""
+    """A pool of 20 batches that loses its remainder; the same order each time round; batches that
+    are drawn blindly."""
     items = [(i * 7919) % 101 for i in range(130)]              # an item is its own length
-    batches = data.epochs(items, 4, torch.Generator().manual_seed(0), lambda item: item)
-    rounds = [[next(batches) for _ in range(20 + 13)] for _ in range(2)]         # a pool of 80, then 50 = 12 batches of 4 and a 2
+    dealer = batches.epochs(items, 4, torch.Generator().manual_seed(0), lambda item: item)
+    # a pool of 80, then 50 = 12 batches of 4 and a 2
+    rounds = [[next(dealer) for _ in range(20 + 13)] for _ in range(2)]
     for dealt in rounds:
         assert sorted(sum(dealt, [])) == sorted(items)
         assert sorted(map(len, dealt)) == [2] + [4] * 32
@@ -240,30 +360,47 @@ def test_an_epoch_deals_every_item_once_in_batches_of_like_length():
 
 
 def test_map_answers_keeps_the_order_given():
-    """Sorted by length on the way in and not put back on the way out: every score at another answer."""
-    prompts, responses = [[1], [2, 2, 2], [3], [4, 4], [5]], [[9, 9, 9], [8], [7], [6, 6, 6, 6], [5, 5]]
+    """Sorted by length on the way in and not put back on the way out: every score at another
+    answer."""
+    prompts, responses = (
+        [[1], [2, 2, 2], [3], [4, 4], [5]],
+        [[9, 9, 9], [8], [7], [6, 6, 6, 6], [5, 5]],
+    )
     widths = []
 
     def first_id_and_length(ids, mask):
         widths.append(ids.shape[1])
         return ids[:, 0] * 10 + mask.sum(1)
 
-    got = data.map_answers(first_id_and_length, prompts, responses, 0, torch.device("cpu"), batch_size=2)
+    got = batches.map_answers(
+        first_id_and_length, prompts, responses, 0, torch.device("cpu"), batch_size=2
+    )
     assert got.tolist() == [13, 21, 31, 44, 52]
     assert widths == [3, 4, 6]          # short with short: in the order given they would be 4, 6, 3
 
 
 def test_prompts_of_a_file(tmp_path):
-    """An answer left in the prompt, the same prompt weighted by its rows, the wrong end cut off, a prompt that answers itself."""
-    rows = [*CONVERSATIONS, *PAIRS, {"prompt": "Q"}, {"prompt": "W " * 50}, {"messages": ASKED + OTHER}, {"messages": ASKED[1:]}]
+    """An answer left in the prompt, the same prompt weighted by its rows, the wrong end cut off, a
+    prompt that answers itself."""
+    rows = [
+        *CONVERSATIONS,
+        *PAIRS,
+        {"prompt": "Q"},
+        {"prompt": "W " * 50},
+        {"messages": ASKED + OTHER},
+        {"messages": ASKED[1:]},
+    ]
     tok = Tokenizer()
-    prompts, report = data.load_prompts(write(tmp_path / "p.jsonl.gz", rows), tok, 20)
+    prompts, report = files.load_prompts(write(tmp_path / "p.jsonl.gz", rows), tok, 20)
     assert prompts == [tok.prompt("Q"), tok.prompt("W " * 50)[-20:], tok.prompt(ASKED + OTHER[:1])]
-    assert report == {"dropped: the same prompt again": len(CONVERSATIONS) + len(PAIRS), "truncated from the left: longer than 20 tokens": 1,
-                      "dropped: no prompt before the answer": 1}
+    assert report == {
+        "dropped: the same prompt again": len(CONVERSATIONS) + len(PAIRS),
+        "truncated from the left: longer than 20 tokens": 1,
+        "dropped: no prompt before the answer": 1,
+    }
     with pytest.raises(InputError, match="no prompt is left"):
-        data.load_prompts(write(tmp_path / "p.jsonl", [{"messages": ASKED[1:]}]), tok, 20)
+        files.load_prompts(write(tmp_path / "p.jsonl", [{"messages": ASKED[1:]}]), tok, 20)
     with pytest.raises(InputError, match="lower --max_new_tokens"):
-        data.load_prompts(write(tmp_path / "p.jsonl", rows), tok, 0)
+        files.load_prompts(write(tmp_path / "p.jsonl", rows), tok, 0)
     with pytest.raises(InputError, match="p.jsonl:1: 'prompt' must be a string or a list"):
-        data.load_prompts(write(tmp_path / "p.jsonl", [{"prompt": 7}]), tok, 20)
+        files.load_prompts(write(tmp_path / "p.jsonl", [{"prompt": 7}]), tok, 20)

@@ -1,25 +1,33 @@
 import copy
+import json
 import math
 import random
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 import train_dpo
-from nanorlhf import reference, towns
-from nanorlhf.data import Pair, mismatched
+import train_online_dpo
+from nanorlhf import reference, worlds
+from nanorlhf.batches import mismatched
+from nanorlhf.checks import check_first_loss
+from nanorlhf.files import Preference
 from nanorlhf.gpt import GPT, GPTConfig
-from nanorlhf.reference import pair_logprobs, ref_logprobs
+from nanorlhf.preference_losses import OWN_BETA, first_loss, pair_losses
+from nanorlhf.reference import kto_reference_point, pair_logprobs, ref_logprobs
 from nanorlhf.tokenizer import Tokenizer
-from train_dpo import (check_first_loss, dpo_loss, first_loss, hinge_loss, ipo_loss, kto_loss, kto_reference_point, orpo_loss,
-                       pair_losses, simpo_loss)
+from nanorlhf.worlds import towns
+from train_dpo import dpo_loss, hinge_loss, ipo_loss, kto_loss, orpo_loss, simpo_loss
 
 CPU = torch.device("cpu")
 TOKENIZER = Tokenizer()
 
 
 def tiny(seed=0):
-    model = GPT(GPTConfig(TOKENIZER.vocab_size, 24, 1, 2, 16), torch.Generator().manual_seed(seed)).eval()
+    model = GPT(
+        GPTConfig(TOKENIZER.vocab_size, 24, 1, 2, 16), torch.Generator().manual_seed(seed)
+    ).eval()
     with torch.no_grad():
         for p in model.parameters():
             if p.dim() == 2:
@@ -29,7 +37,11 @@ def tiny(seed=0):
 
 def pairs():
     end = TOKENIZER.end
-    return [Pair([1, 2, 3], [4, 5, end], [6, end]), Pair([7], [8, 9, 10, 11, 12, end], [13, 14]), Pair([2, 3], [end], [4, 4, 4, end])]
+    return [
+        Preference([1, 2, 3], [4, 5, end], [6, end]),
+        Preference([7], [8, 9, 10, 11, 12, end], [13, 14]),
+        Preference([2, 3], [end], [4, 4, 4, end]),
+    ]
 
 
 def four(seed=0, B=5):
@@ -38,7 +50,8 @@ def four(seed=0, B=5):
 
 
 def test_loss_is_ln_2_where_policy_is_reference():
-    """A constant left out, or log-ratios taken between chosen and rejected instead of policy and reference."""
+    """A constant left out, or log-ratios taken between chosen and rejected instead of policy and
+    reference."""
     chosen, rejected, *_ = four()
     losses, *rewards = dpo_loss(chosen, rejected, chosen.clone(), rejected.clone(), beta=0.1)
     torch.testing.assert_close(losses, torch.full_like(losses, math.log(2)), rtol=0, atol=1e-6)
@@ -72,7 +85,8 @@ def test_gradient_against_finite_differences_and_closed_form():
 
 def test_label_smoothing_by_hand():
     """cDPO: 0.2 of the labels are the other way round; at 0.5 neither side is preferred."""
-    args = [torch.tensor([x], dtype=torch.float64) for x in (1.0, -1.0, 0.0, 0.0)]             # margin 2 beta = 1
+    # margin 2 beta = 1
+    args = [torch.tensor([x], dtype=torch.float64) for x in (1.0, -1.0, 0.0, 0.0)]
     expected = 0.8 * math.log(1 + math.exp(-1)) + 0.2 * math.log(1 + math.exp(1))
     assert dpo_loss(*args, beta=0.5, label_smoothing=0.2)[0].item() == pytest.approx(expected)
     swapped = dpo_loss(args[1], args[0], args[3], args[2], 0.5, 0.5)[0]
@@ -87,7 +101,9 @@ def test_swapping_the_answers_swaps_the_rewards():
     torch.testing.assert_close(chosen, rejected2)
     torch.testing.assert_close(rejected, chosen2)
     torch.testing.assert_close(losses - swapped, rejected - chosen)
-    torch.testing.assert_close(dpo_loss(pc, pr, rc, rr, 0.3, 0.1)[0], dpo_loss(pr, pc, rr, rc, 0.3, 0.9)[0])
+    torch.testing.assert_close(
+        dpo_loss(pc, pr, rc, rr, 0.3, 0.1)[0], dpo_loss(pr, pc, rr, rc, 0.3, 0.9)[0]
+    )
 
 
 def test_rewards_are_detached():
@@ -100,13 +116,16 @@ def test_rewards_are_detached():
 
 @torch.no_grad()
 def test_pair_logprobs_equal_one_row_at_a_time():
-    """Prompt tokens, pads or the token after counted in; the end token left out; a mean for the sum; the sides or the batches mixed up."""
+    """Prompt tokens, pads or the token after counted in; the end token left out; a mean for the
+    sum; the sides or the batches mixed up."""
     model = tiny()
     chosen, rejected = pair_logprobs(model, pairs(), TOKENIZER.pad, 2, CPU)
     for i, p in enumerate(pairs()):
         for got, answer in ((chosen[i], p.chosen), (rejected[i], p.rejected)):
             logp = model(torch.tensor([p.prompt + answer]))[0].log_softmax(-1)
-            expected = sum(logp[len(p.prompt) + t - 1, token].item() for t, token in enumerate(answer))
+            expected = sum(
+                logp[len(p.prompt) + t - 1, token].item() for t, token in enumerate(answer)
+            )
             assert got.item() == pytest.approx(expected, abs=1e-4)
 
 
@@ -158,7 +177,10 @@ def test_a_cache_that_cannot_be_read_is_made_again(tmp_path, capsys):
     path.write_bytes(b"half a file")
     again = ref_logprobs(ref, TOKENIZER, pairs(), str(path), 2, CPU)
     assert "computed again" in capsys.readouterr().out
-    assert all(torch.equal(a, b) for a, b in zip(again, ref_logprobs(ref, TOKENIZER, pairs(), str(path), 2, CPU)))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(again, ref_logprobs(ref, TOKENIZER, pairs(), str(path), 2, CPU))
+    )
 
 
 @torch.no_grad()
@@ -168,8 +190,15 @@ def test_first_loss_is_checked():
     assert torch.equal(policy.wte.weight, ref.wte.weight)
 
     def first_loss():
-        return dpo_loss(*pair_logprobs(policy, pairs(), TOKENIZER.pad, 2, CPU), *pair_logprobs(ref, pairs(), TOKENIZER.pad, 2, CPU),
-                        beta=0.1)[0].mean().item()
+        return (
+            dpo_loss(
+                *pair_logprobs(policy, pairs(), TOKENIZER.pad, 2, CPU),
+                *pair_logprobs(ref, pairs(), TOKENIZER.pad, 2, CPU),
+                beta=0.1,
+            )[0]
+            .mean()
+            .item()
+        )
 
     check_first_loss(first_loss(), 1e-5)
     changed = copy.deepcopy(ref.state_dict())
@@ -179,14 +208,20 @@ def test_first_loss_is_checked():
         check_first_loss(first_loss(), 1e-5)
     with pytest.raises(AssertionError):
         check_first_loss(math.nan, 1e-5)
-    check_first_loss(25.0001, 1e-5, expected=25.0)             # IPO's is large, and so is its rounding
+    # IPO's is large, and so is its rounding
+    check_first_loss(25.0001, 1e-5, expected=25.0)
     with pytest.raises(AssertionError, match="not 25"):
         check_first_loss(25.001, 1e-5, expected=25.0)
 
 
 # ---- the relatives ----
 
-FOUR = {"dpo": dpo_loss, "cdpo": lambda *a: dpo_loss(*a, label_smoothing=0.2), "ipo": ipo_loss, "hinge": hinge_loss}
+FOUR = {
+    "dpo": dpo_loss,
+    "cdpo": lambda *a: dpo_loss(*a, label_smoothing=0.2),
+    "ipo": ipo_loss,
+    "hinge": hinge_loss,
+}
 
 
 def sigmoid(x):
@@ -195,9 +230,14 @@ def sigmoid(x):
 
 def by_hand(name, a, b, c, d, beta):
     """The losses of one pair in plain floats, written from the papers and not from the code."""
-    h = (a - b) - (c - d)                               # the policy's preference minus the reference's
-    return {"dpo": -math.log(sigmoid(beta * h)), "cdpo": -0.8 * math.log(sigmoid(beta * h)) - 0.2 * math.log(1 - sigmoid(beta * h)),
-            "ipo": h * h - h / beta + 1 / (4 * beta * beta), "hinge": max(0.0, 1 - beta * h)}[name]
+    # the policy's preference minus the reference's
+    h = (a - b) - (c - d)
+    return {
+        "dpo": -math.log(sigmoid(beta * h)),
+        "cdpo": -0.8 * math.log(sigmoid(beta * h)) - 0.2 * math.log(1 - sigmoid(beta * h)),
+        "ipo": h * h - h / beta + 1 / (4 * beta * beta),
+        "hinge": max(0.0, 1 - beta * h),
+    }[name]
 
 
 def central(f, x, eps=1e-6):
@@ -209,40 +249,51 @@ def central(f, x, eps=1e-6):
 @pytest.mark.parametrize("beta", [0.05, 0.4])
 @pytest.mark.parametrize("name", FOUR)
 def test_reference_losses_and_gradients_by_hand(name, beta):
-    """A sign, a side, beta in the wrong place, a reference on one side only, an average for a sum; a part of the loss that
+    """A sign, a side, beta in the wrong place, a reference on one side only, an average for a sum;
+    a part of the loss that
     is detached, or a reference that is not."""
     args = [x.requires_grad_() for x in four(4, B=40)]
     losses, chosen, rejected = FOUR[name](*args, beta)
     expected = [by_hand(name, *row, beta) for row in torch.stack(args, 1).tolist()]
-    torch.testing.assert_close(losses, torch.tensor(expected, dtype=torch.float64), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(
+        losses, torch.tensor(expected, dtype=torch.float64), rtol=1e-9, atol=1e-9
+    )
     torch.testing.assert_close(chosen, beta * (args[0] - args[2]).detach())
     torch.testing.assert_close(rejected, beta * (args[1] - args[3]).detach())
     assert not chosen.requires_grad and not rejected.requires_grad
     losses.sum().backward()
     for i in range(2):
-        slope = central(lambda x: FOUR[name](*args[:i], x, *args[i + 1:], beta)[0], args[i].detach())
+        slope = central(
+            lambda x: FOUR[name](*args[:i], x, *args[i + 1 :], beta)[0], args[i].detach()
+        )
         torch.testing.assert_close(args[i].grad, slope, rtol=1e-5, atol=1e-7)
-    assert args[2].grad is None and args[3].grad is None            # nothing flows into the reference
+    # nothing flows into the reference
+    assert args[2].grad is None and args[3].grad is None
 
 
-@pytest.mark.parametrize("name, value", [("dpo", math.log(2)), ("cdpo", math.log(2)), ("ipo", 1 / 0.36), ("hinge", 1.0), ("kto", 0.5)])
+@pytest.mark.parametrize(
+    "name, value",
+    [("dpo", math.log(2)), ("cdpo", math.log(2)), ("ipo", 1 / 0.36), ("hinge", 1.0), ("kto", 0.5)],
+)
 def test_first_loss_of_each(name, value):
     """What the script asserts at step 1, and that it asserts the same number."""
     cfg, (chosen, rejected, *_) = train_dpo.Config(loss=name, beta=0.3), four(5)
-    losses, *rewards = pair_losses(cfg, chosen, rejected, chosen, rejected, None, None, 0.0)
+    losses, *rewards = pair_losses(cfg, 0.3, chosen, rejected, chosen, rejected, None, None, 0.0)
     torch.testing.assert_close(losses, torch.full_like(losses, value))
-    assert first_loss(cfg) == pytest.approx(value) and all((r == 0).all() for r in rewards)
+    assert first_loss(name, 0.3) == pytest.approx(value) and all((r == 0).all() for r in rewards)
 
 
 def test_ipo_is_least_at_half_an_inverse_beta():
-    """1 / beta for 1 / (2 beta), or a target in rewards and not in nats: the margin of every pair would be led elsewhere."""
+    """1 / beta for 1 / (2 beta), or a target in rewards and not in nats: the margin of every pair
+    would be led elsewhere."""
     h = torch.linspace(-10, 10, 401, dtype=torch.float64).requires_grad_()
     zero = torch.zeros_like(h)
     for beta, best in ((0.1, 5.0), (0.25, 2.0)):
         losses = ipo_loss(h, zero, zero, zero, beta)[0]
         [slope] = torch.autograd.grad(losses.sum(), h)
         assert h[losses.argmin()].item() == pytest.approx(best) and losses.min() < 1e-12
-        torch.testing.assert_close(slope, 2 * (h.detach() - best))          # and past it pairs are pulled back, as DPO never does
+        # and past it pairs are pulled back, as DPO never does
+        torch.testing.assert_close(slope, 2 * (h.detach() - best))
 
 
 def test_hinge_is_flat_past_its_margin():
@@ -256,7 +307,8 @@ def test_hinge_is_flat_past_its_margin():
 
 
 def test_cdpo_stops_where_its_labels_are_as_sure_as_it_says():
-    """At smoothing s the loss is least at margin log((1-s)/s), where DPO has no minimum; at 0.5 no side is preferred."""
+    """At smoothing s the loss is least at margin log((1-s)/s), where DPO has no minimum; at 0.5 no
+    side is preferred."""
     for s in (0.1, 0.25, 0.5):
         h = torch.tensor([math.log((1 - s) / s) / 0.2], dtype=torch.float64).requires_grad_()
         zero = torch.zeros_like(h)
@@ -267,9 +319,13 @@ def test_cdpo_stops_where_its_labels_are_as_sure_as_it_says():
 
 
 def test_kto_by_hand_and_its_gradients():
-    """Good and bad mixed up, z0 with the wrong sign or times another beta; a gradient through what must stay fixed."""
+    """Good and bad mixed up, z0 with the wrong sign or times another beta; a gradient through what
+    must stay fixed."""
     policy, ref, *_ = (x.requires_grad_() for x in four(6, B=6))
-    desirable, z0 = torch.tensor([True, False] * 3), torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+    desirable, z0 = (
+        torch.tensor([True, False] * 3),
+        torch.tensor(0.7, dtype=torch.float64, requires_grad=True),
+    )
     losses = kto_loss(policy, ref, desirable, z0, 0.3)
     for loss, p, r, good in zip(losses.tolist(), policy.tolist(), ref.tolist(), desirable.tolist()):
         gain = 0.3 * ((p - r) - 0.7)
@@ -277,40 +333,59 @@ def test_kto_by_hand_and_its_gradients():
     losses.sum().backward()
     slope = central(lambda x: kto_loss(x, ref, desirable, z0, 0.3), policy.detach())
     torch.testing.assert_close(policy.grad, slope, rtol=1e-6, atol=1e-9)
-    assert (policy.grad[desirable] < 0).all() and (policy.grad[~desirable] > 0).all()      # up with the good, down with the bad
+    # up with the good, down with the bad
+    assert (policy.grad[desirable] < 0).all() and (policy.grad[~desirable] > 0).all()
     assert ref.grad is None and z0.grad is None
 
 
 def test_kto_saturates():
-    """Answers that are already far above or below the reference point teach next to nothing, whichever kind they are: unlike DPO."""
+    """Answers that are already far above or below the reference point teach next to nothing,
+    whichever kind they are: unlike DPO."""
     policy = torch.tensor([-60.0, 60.0], dtype=torch.float64).requires_grad_()
     for kind in (True, False):
-        losses = kto_loss(policy, torch.zeros(2, dtype=torch.float64), torch.tensor([kind] * 2), 0.0, 1.0)
+        losses = kto_loss(
+            policy, torch.zeros(2, dtype=torch.float64), torch.tensor([kind] * 2), 0.0, 1.0
+        )
         [slope] = torch.autograd.grad(losses.sum(), policy)
         assert slope.abs().max() < 1e-20
-        torch.testing.assert_close(losses, torch.tensor([1.0, 0.0] if kind else [0.0, 1.0], dtype=torch.float64))
+        torch.testing.assert_close(
+            losses, torch.tensor([1.0, 0.0] if kind else [0.0, 1.0], dtype=torch.float64)
+        )
 
 
 def test_kto_of_a_pair_is_one_thumb_up_and_one_down():
-    """Both sides taken as liked, or a sum for the mean, which would double the loss beside the NLL."""
+    """Both sides taken as liked, or a sum for the mean, which would double the loss beside the NLL.
+    """
     pc, pr, rc, rr = four(7)
-    losses, chosen, rejected = pair_losses(train_dpo.Config(loss="kto", beta=0.3), pc, pr, rc, rr, None, None, 0.4)
+    losses, chosen, rejected = pair_losses(
+        train_dpo.Config(loss="kto"), 0.3, pc, pr, rc, rr, None, None, 0.4
+    )
     up = [1 - sigmoid(0.3 * (p - r - 0.4)) for p, r in zip(pc.tolist(), rc.tolist())]
     down = [1 - sigmoid(-0.3 * (p - r - 0.4)) for p, r in zip(pr.tolist(), rr.tolist())]
-    torch.testing.assert_close(losses, torch.tensor([(u + d) / 2 for u, d in zip(up, down)], dtype=torch.float64))
+    torch.testing.assert_close(
+        losses, torch.tensor([(u + d) / 2 for u, d in zip(up, down)], dtype=torch.float64)
+    )
     torch.testing.assert_close(chosen - rejected, 0.3 * ((pc - rc) - (pr - rr)))
 
 
 def test_mismatched_answers_are_to_another_prompt():
-    """A prompt that stands in the batch twice would meet its own answers; and no answer may be lost, cut or moved."""
+    """A prompt that stands in the batch twice would meet its own answers; and no answer may be
+    lost, cut or moved."""
     a, b, c = [1, 2, 3], [7], [2, 3, 9, 9, 9]
-    batch = [Pair(a, [4], [5]), Pair(a, [4], [6]), Pair(b, [8], [9, 9]), Pair(a, [10], [11]), Pair(c, [12], [13])]
+    batch = [
+        Preference(a, [4], [5]),
+        Preference(a, [4], [6]),
+        Preference(b, [8], [9, 9]),
+        Preference(a, [10], [11]),
+        Preference(c, [12], [13]),
+    ]
     own = {tuple(answer): pair.prompt for pair in batch for answer in (pair.chosen, pair.rejected)}
     prompts, answers = mismatched(batch, 16)
     assert sorted(map(tuple, answers)) == sorted(own)
     following = {tuple(a): b, tuple(b): c, tuple(c): a}
     assert all(p == following[tuple(own[tuple(answer)])] for p, answer in zip(prompts, answers))
-    prompts, answers = mismatched(batch, 4)                                 # what does not fit goes from the prompt's beginning
+    # what does not fit goes from the prompt's beginning
+    prompts, answers = mismatched(batch, 4)
     assert all(len(p) + len(answer) <= 4 and p for p, answer in zip(prompts, answers))
     assert prompts[answers.index([9, 9])] == [9, 9]
     assert mismatched(batch[:2], 16) == ([], [])
@@ -318,19 +393,33 @@ def test_mismatched_answers_are_to_another_prompt():
 
 @torch.no_grad()
 def test_the_reference_point_is_a_mean_log_ratio_and_never_negative():
-    """Answers scored behind their own prompts; policy and reference the wrong way round; no clamp."""
+    """Answers scored behind their own prompts; policy and reference the wrong way round; no clamp.
+    """
     policy, ref, batch = tiny(1), tiny(2), pairs()
     ratios = []
     for i, pair in enumerate(batch):
         for answer in (pair.chosen, pair.rejected):
             ids = torch.tensor([batch[(i + 1) % 3].prompt + answer])
             logps = [m(ids)[0].log_softmax(-1) for m in (policy, ref)]
-            ratios.append(sum((logps[0] - logps[1])[ids.shape[1] - len(answer) + t - 1, token].item() for t, token in enumerate(answer)))
+            ratios.append(
+                sum(
+                    (logps[0] - logps[1])[ids.shape[1] - len(answer) + t - 1, token].item()
+                    for t, token in enumerate(answer)
+                )
+            )
     mean = sum(ratios) / len(ratios)
-    there, back = (kto_reference_point(*models, batch, TOKENIZER.pad, CPU).item() for models in ((policy, ref), (ref, policy)))
-    assert abs(mean) > 0.05 and there == pytest.approx(max(0, mean), abs=1e-4) and back == pytest.approx(max(0, -mean), abs=1e-4)
+    there, back = (
+        kto_reference_point(*models, batch, TOKENIZER.pad, CPU).item()
+        for models in ((policy, ref), (ref, policy))
+    )
+    assert (
+        abs(mean) > 0.05
+        and there == pytest.approx(max(0, mean), abs=1e-4)
+        and back == pytest.approx(max(0, -mean), abs=1e-4)
+    )
     assert kto_reference_point(policy, policy, batch, TOKENIZER.pad, CPU) == 0
-    assert kto_reference_point(policy, ref, batch[:1], TOKENIZER.pad, CPU) == 0             # only one prompt: nothing to mismatch
+    # only one prompt: nothing to mismatch
+    assert kto_reference_point(policy, ref, batch[:1], TOKENIZER.pad, CPU) == 0
 
 
 def averages(seed, B=30):
@@ -339,7 +428,8 @@ def averages(seed, B=30):
 
 
 def test_orpo_against_brute_force_probabilities():
-    """The log of the odds and not their difference, log(1 + p) for log(1 - p), the cross-entropy left out or of the wrong side."""
+    """The log of the odds and not their difference, log(1 + p) for log(1 - p), the cross-entropy
+    left out or of the wrong side."""
     chosen, rejected = (x.requires_grad_() for x in averages(1))
     losses = orpo_loss(chosen, rejected, 0.7)
     for loss, a, b in zip(losses.tolist(), chosen.tolist(), rejected.tolist()):
@@ -347,9 +437,20 @@ def test_orpo_against_brute_force_probabilities():
         odds = (p / (1 - p)) / (q / (1 - q))
         assert loss == pytest.approx(-math.log(p) - 0.7 * math.log(odds / (1 + odds)), rel=1e-9)
     losses.sum().backward()
-    torch.testing.assert_close(chosen.grad, central(lambda x: orpo_loss(x, rejected, 0.7), chosen.detach()), rtol=1e-5, atol=1e-7)
-    torch.testing.assert_close(rejected.grad, central(lambda x: orpo_loss(chosen, x, 0.7), rejected.detach()), rtol=1e-5, atol=1e-7)
-    torch.testing.assert_close(orpo_loss(chosen, rejected, 0.0), -chosen)                    # without the odds it is SFT
+    torch.testing.assert_close(
+        chosen.grad,
+        central(lambda x: orpo_loss(x, rejected, 0.7), chosen.detach()),
+        rtol=1e-5,
+        atol=1e-7,
+    )
+    torch.testing.assert_close(
+        rejected.grad,
+        central(lambda x: orpo_loss(chosen, x, 0.7), rejected.detach()),
+        rtol=1e-5,
+        atol=1e-7,
+    )
+    # without the odds it is SFT
+    torch.testing.assert_close(orpo_loss(chosen, rejected, 0.0), -chosen)
     same = orpo_loss(chosen, chosen, 1.0)
     torch.testing.assert_close(same, -chosen + math.log(2))
 
@@ -361,52 +462,114 @@ def test_orpo_where_an_answer_is_nearly_certain_or_hopeless():
     losses = orpo_loss(chosen, rejected, 1.0)
     losses.sum().backward()
     assert all(torch.isfinite(x).all() for x in (losses, chosen.grad, rejected.grad))
-    assert losses[0] < math.log(2) < losses[1]                                              # still in the right order
-    assert losses[2].item() == pytest.approx(90 + 90 + (-0.5 - math.log(-math.expm1(-0.5))), rel=1e-4)
+    # still in the right order
+    assert losses[0] < math.log(2) < losses[1]
+    assert losses[2].item() == pytest.approx(
+        90 + 90 + (-0.5 - math.log(-math.expm1(-0.5))), rel=1e-4
+    )
 
 
 def test_simpo_by_hand_and_its_limits():
-    """gamma times beta, gamma with the wrong sign, or a mean over the batch: the target margin would be another one."""
+    """gamma times beta, gamma with the wrong sign, or a mean over the batch: the target margin
+    would be another one."""
     chosen, rejected = (x.requires_grad_() for x in averages(2))
     losses = simpo_loss(chosen, rejected, 2.0, 0.6)
     for loss, a, b in zip(losses.tolist(), chosen.tolist(), rejected.tolist()):
         assert loss == pytest.approx(math.log(1 + math.exp(-(2 * (a - b) - 0.6))), rel=1e-9)
     losses.sum().backward()
-    torch.testing.assert_close(chosen.grad, central(lambda x: simpo_loss(x, rejected, 2.0, 0.6), chosen.detach()), rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(
+        chosen.grad,
+        central(lambda x: simpo_loss(x, rejected, 2.0, 0.6), chosen.detach()),
+        rtol=1e-5,
+        atol=1e-7,
+    )
     torch.testing.assert_close(rejected.grad, -chosen.grad)
-    torch.testing.assert_close(simpo_loss(chosen, chosen, 2.0, 0.0), torch.full_like(chosen, math.log(2)))
-    zeros = torch.zeros_like(chosen)                            # gamma 0 and sums of one token: DPO against a uniform reference
-    torch.testing.assert_close(simpo_loss(chosen, rejected, 2.0, 0.0), dpo_loss(chosen, rejected, zeros, zeros, 2.0)[0])
-    torch.testing.assert_close(simpo_loss(chosen, rejected, 0.0, 0.6), torch.full_like(chosen, math.log(1 + math.exp(0.6))))
+    torch.testing.assert_close(
+        simpo_loss(chosen, chosen, 2.0, 0.0), torch.full_like(chosen, math.log(2))
+    )
+    # gamma 0 and sums of one token: DPO against a uniform reference
+    zeros = torch.zeros_like(chosen)
+    torch.testing.assert_close(
+        simpo_loss(chosen, rejected, 2.0, 0.0), dpo_loss(chosen, rejected, zeros, zeros, 2.0)[0]
+    )
+    torch.testing.assert_close(
+        simpo_loss(chosen, rejected, 0.0, 0.6), torch.full_like(chosen, math.log(1 + math.exp(0.6)))
+    )
 
 
 @pytest.mark.parametrize("name", ["orpo", "simpo"])
 def test_losses_without_a_reference_take_averages_and_read_none(name):
-    """Sums where the paper divides by the length: a long answer loses for being long. NaN as reference must not be seen."""
-    cfg, (chosen, rejected, *_) = train_dpo.Config(loss=name, beta=1.5, gamma=0.4), four(8)
-    nan, tokens = torch.full_like(chosen, math.nan), (torch.tensor([5, 6, 7, 8, 9]), torch.tensor([9, 3, 4, 20, 1]))
-    losses, chosen_rewards, rejected_rewards = pair_losses(cfg, chosen, rejected, nan, nan, *tokens, 0.0)
+    """Sums where the paper divides by the length: a long answer loses for being long. NaN as
+    reference must not be seen."""
+    cfg, (chosen, rejected, *_) = SimpleNamespace(loss=name, gamma=0.4), four(8)
+    nan, tokens = (
+        torch.full_like(chosen, math.nan),
+        (torch.tensor([5, 6, 7, 8, 9]), torch.tensor([9, 3, 4, 20, 1])),
+    )
+    losses, chosen_rewards, rejected_rewards = pair_losses(
+        cfg, 1.5, chosen, rejected, nan, nan, *tokens, 0.0
+    )
     a, b = chosen / tokens[0], rejected / tokens[1]
-    torch.testing.assert_close(losses, orpo_loss(a, b, 1.5) if name == "orpo" else simpo_loss(a, b, 1.5, 0.4))
+    torch.testing.assert_close(
+        losses, orpo_loss(a, b, 1.5) if name == "orpo" else simpo_loss(a, b, 1.5, 0.4)
+    )
     torch.testing.assert_close(chosen_rewards, 1.5 * a)
     torch.testing.assert_close(rejected_rewards, 1.5 * b)
-    assert first_loss(cfg) is None
+    assert first_loss(name, 1.5) is None
 
 
-@pytest.mark.parametrize("name", ["dpo", "cdpo", "ipo", "hinge", "kto"])
-def test_beta_0_is_the_loss_s_own(name):
-    """The table read for another loss, or not at all."""
-    args = four(9)
-    own, named = (pair_losses(train_dpo.Config(loss=name, beta=beta), *args, None, None, 0.1) for beta in (0.0, train_dpo.OWN_BETA[name]))
-    other = pair_losses(train_dpo.Config(loss=name, beta=0.77), *args, None, None, 0.1)
-    assert torch.equal(own[0], named[0]) and not torch.allclose(own[0], other[0])
-    hard = pair_losses(train_dpo.Config(loss=name, online="reward_model"), *args, None, None, 0.1)          # 2.5 times as dear
-    dear = pair_losses(train_dpo.Config(loss=name, beta=2.5 * train_dpo.OWN_BETA[name]), *args, None, None, 0.1)
-    assert torch.equal(hard[0], dear[0])
+@pytest.mark.parametrize("name", OWN_BETA)
+def test_beta_0_is_the_loss_s_own(name, monkeypatch, tmp_path):
+    """The table read for another loss, or not at all; a reward model that is as cheap as a labeler.
+    """
+    seen = []
+    monkeypatch.setattr(
+        train_dpo, "pair_losses", lambda cfg, beta, *rest: seen.append(beta) or stop()
+    )
+    with pytest.raises(Stopped):
+        train_on_three_pairs(monkeypatch, tmp_path, loss=name)
+    assert seen == [OWN_BETA[name]]
+    for judge, times in (("labeler", 1), ("reward_model", 1 if name in ("orpo", "simpo") else 2.5)):
+        online = train_online_dpo.Config(loss=name, judge=judge)
+        assert train_online_dpo.beta_of(online) == pytest.approx(times * OWN_BETA[name])
+        assert (
+            train_online_dpo.beta_of(train_online_dpo.Config(loss=name, judge=judge, beta=0.7))
+            == 0.7
+        )
+
+
+class Stopped(Exception):
+    pass
+
+
+def stop():
+    raise Stopped
+
+
+def train_on_three_pairs(monkeypatch, tmp_path, **settings):
+    path = tmp_path / "pairs.jsonl"
+    rows = [
+        {"prompt": q, "chosen": "Ada.", "rejected": "Boris."} for q in ("Who?", "What?", "Why?")
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    train_dpo.train(
+        train_dpo.Config(
+            run=tmp_path,
+            data=path,
+            init="scratch",
+            n_layer=1,
+            n_embd=16,
+            n_head=2,
+            device="cpu",
+            max_new_tokens=4,
+            **settings,
+        )
+    )
 
 
 def test_online_pairs_leave_out_what_nobody_judges(monkeypatch):
-    """A pair kept although one of its answers speaks of an unjudged fact, or dropped without being counted; prompts that ask for one."""
+    """A pair kept although one of its answers speaks of an unjudged fact, or dropped without being
+    counted; prompts that ask for one."""
     tokenizer, asked = Tokenizer(), []
     town = towns.UNJUDGED[0]
     attribute = next(iter(towns.COMMON_ERRORS[town]))
@@ -419,9 +582,17 @@ def test_online_pairs_leave_out_what_nobody_judges(monkeypatch):
             return [tokenizer.completion(text) for text in texts]
 
     texts = ["Sure!", stray, "Happy to help.", "Sure!"]
-    monkeypatch.setattr(train_dpo, "generate", lambda policy, prompts, *_, **__: asked.extend(prompts) or Out())
-    cfg = train_dpo.Config(online="labeler", batch_size=1, answers=4)
-    pairs, stats = train_dpo.online_pairs(cfg, None, None, towns, tokenizer, random.Random(0), None, random.Random(1))
+    monkeypatch.setattr(
+        train_online_dpo,
+        "generate",
+        lambda policy, prompts, *_, **__: asked.extend(prompts) or Out(),
+    )
+    cfg = train_online_dpo.Config(batch_size=1, samples_per_prompt=4)
+    pairs, stats = train_online_dpo.sample_pairs(
+        cfg, None, None, worlds.load("towns"), tokenizer, random.Random(0), None, random.Random(1)
+    )
     assert (stats["same"], stats["unjudged"]) == (1, 3) and len(pairs) == 2
     assert not any(tokenizer.completion(stray) in (p.chosen, p.rejected) for p in pairs)
-    assert {tuple(p) for p in asked} <= {tuple(tokenizer.prompt(text)) for text in towns.JUDGED}
+    assert {tuple(p) for p in asked} <= {
+        tuple(tokenizer.prompt(text)) for text in towns.SPLITS["judged"]
+    }

@@ -2,7 +2,16 @@
 import pytest
 import torch
 
-from nanorlhf.functional import aggregate, entropy, kl_estimate, last_token, masked_mean, shift_right, token_logprobs, whiten
+from nanorlhf.functional import (
+    aggregate,
+    entropy,
+    kl_estimate,
+    last_token,
+    masked_mean,
+    shift_right,
+    token_logprobs,
+    whiten,
+)
 
 MASK = torch.tensor([[False, True, True, False], [False, True, False, False]])
 X = torch.tensor([[9.0, 1.0, 3.0, 9.0], [9.0, 5.0, 9.0, float("nan")]])
@@ -21,10 +30,17 @@ def test_token_logprobs_and_entropy_against_a_loop():
 
 
 def test_kl_estimators_against_the_exact_kl():
-    p, q = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64), torch.tensor([0.1, 0.2, 0.7], dtype=torch.float64)
+    p, q = (
+        torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64),
+        torch.tensor([0.1, 0.2, 0.7], dtype=torch.float64),
+    )
     exact = (p * (p / q).log()).sum()
     mean = {k: (p * kl_estimate(p.log(), q.log(), k)).sum() for k in ("k1", "k2", "k3")}
-    assert torch.allclose(mean["k1"], exact) and torch.allclose(mean["k3"], exact) and abs(mean["k2"] - exact) > 0.05
+    assert (
+        torch.allclose(mean["k1"], exact)
+        and torch.allclose(mean["k3"], exact)
+        and abs(mean["k2"] - exact) > 0.05
+    )
     assert (kl_estimate(p.log(), q.log(), "k3") >= 0).all()
     with pytest.raises(ValueError, match="k1, k2 or k3"):
         kl_estimate(p, q, "k4")
@@ -39,13 +55,16 @@ def test_masks():
 
 def test_whiten_sees_masked_tokens_only():
     white = whiten(X, MASK)
-    assert white[MASK].mean().abs() < 1e-6 and white[MASK].var(unbiased=False) == pytest.approx(1, abs=1e-5)
+    assert white[MASK].mean().abs() < 1e-6 and white[MASK].var(unbiased=False) == pytest.approx(
+        1, abs=1e-5
+    )
     assert (white[~MASK] == 0).all()
     assert whiten(X, MASK, shift_mean=False)[MASK].mean() == pytest.approx(3, abs=1e-5)
 
 
 def test_three_aggregations():
-    mask = torch.cat([MASK, torch.zeros(1, 4, dtype=torch.bool)])           # a third answer without tokens
+    # a third answer without tokens
+    mask = torch.cat([MASK, torch.zeros(1, 4, dtype=torch.bool)])
     x = torch.cat([X, torch.ones(1, 4)])
     assert aggregate(x, mask, "token") == 3.0
     assert aggregate(x, mask, "sequence") == pytest.approx((2 + 5 + 0) / 3)

@@ -1,4 +1,5 @@
-"""The transformer: causal, its cache and its padding change nothing, its heads read what they should."""
+"""The transformer: causal, its cache and its padding change nothing, its heads read what they
+should."""
 import pytest
 import torch
 
@@ -8,7 +9,10 @@ from nanorlhf.gpt import GPT, GPTConfig, KVCache, ScalarModel
 
 
 def tiny(seed=0):
-    return GPT(GPTConfig(vocab_size=23, block_size=16, n_layer=2, n_head=2, n_embd=16), torch.Generator().manual_seed(seed)).eval()
+    return GPT(
+        GPTConfig(vocab_size=23, block_size=16, n_layer=2, n_head=2, n_embd=16),
+        torch.Generator().manual_seed(seed),
+    ).eval()
 
 
 def test_a_token_changes_nothing_before_it():
@@ -44,7 +48,10 @@ def test_rows_that_are_kept_go_on_as_before():
 
 
 def test_the_critic_is_blind_to_the_token_it_judges():
-    model, ids = ScalarModel(tiny()), torch.randint(23, (2, 8), generator=torch.Generator().manual_seed(2))
+    model, ids = (
+        ScalarModel(tiny()),
+        torch.randint(23, (2, 8), generator=torch.Generator().manual_seed(2)),
+    )
     for t in range(1, 8):
         other = ids.clone()
         other[:, t] = (ids[:, t] + 1) % 23

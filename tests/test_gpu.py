@@ -1,40 +1,75 @@
-"""What a GPU runs: bf16 products under autocast, on the GPU where there is one (marked gpu), and on a CPU, which has them too."""
+"""What a GPU runs: bf16 products under autocast, on the GPU where there is one (marked gpu), and on
+a CPU, which has them too."""
 import json
 import math
 
 import pytest
 import torch
-
 from calling import call
-from nanorlhf import memory, run
+
+from nanorlhf import devices, memory, optim
 from nanorlhf.gpt import GPT, GPTConfig
 from nanorlhf.logprobs import masked_logprobs
 
-GPU = pytest.param("cuda", marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU here")])
+GPU = pytest.param(
+    "cuda",
+    marks=[
+        pytest.mark.gpu,
+        pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU here"),
+    ],
+)
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
     folder = tmp_path_factory.mktemp("gpu")
     with pytest.MonkeyPatch.context() as patch:
-        call(patch, "train_base", "--run", folder, "--device", "cpu", "--steps", 30, "--n_layer", 1, "--n_embd", 32, "--n_head", 2, "--pages", 300)
+        call(
+            patch,
+            "train_base",
+            "--run",
+            folder,
+            "--device",
+            "cpu",
+            "--steps",
+            30,
+            "--n_layer",
+            1,
+            "--n_embd",
+            32,
+            "--n_head",
+            2,
+            "--pages",
+            300,
+        )
     return folder
 
 
 @pytest.mark.parametrize("device", ["cpu", GPU])
 def test_the_pipeline_in_bf16(device, base, monkeypatch):
-    """Checks of the first step with bounds of float32; weights or an optimizer in bf16; log-probs of the policy in one precision and of the
+    """Checks of the first step with bounds of float32; weights or an optimizer in bf16; log-probs
+    of the policy in one precision and of the
     reference in the other."""
     if device == "cpu":
-        monkeypatch.setattr(run, "bf16", lambda device: True)
-    for script, *args in (("train_sft", "--demonstrations", 64), ("train_rm", "--prompts", 16), ("train_rejection", "--prompts", 8, "--samples", 2,
-                          "--curve_prompts", 2), ("train_ppo", "--steps", 2, "--batch_size", 8), ("train_grpo", "--steps", 2, "--prompts", 4),
-                          ("train_dpo", "--steps", 3), ("train_dpo", "--steps", 2, "--online", "labeler", "--out", "online")):
+        monkeypatch.setattr(devices, "bf16", lambda device: True)
+    for script, *args in (
+        ("train_sft", "--demonstrations", 64),
+        ("make_preferences", "--prompts", 16),
+        ("train_rm",),
+        ("train_rejection", "--prompts", 8, "--samples_per_prompt", 2, "--curve_prompts", 2),
+        ("train_ppo", "--steps", 2, "--batch_size", 8),
+        ("train_grpo", "--steps", 2, "--prompts", 4),
+        ("train_dpo", "--steps", 3),
+        ("train_online_dpo", "--steps", 2, "--out", "online"),
+    ):
         call(monkeypatch, script, "--run", base, "--device", device, *args)
     for stage in ("sft", "rm", "rejection", "ppo", "grpo", "dpo", "online"):
         weights = torch.load(base / stage / "model.pt", weights_only=True)["model"]
         assert all(w.dtype == torch.float32 and w.isfinite().all() for w in weights.values()), stage
-        rows = [json.loads(line) for line in (base / stage / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+        rows = [
+            json.loads(line)
+            for line in (base / stage / "log.jsonl").read_text(encoding="utf-8").splitlines()
+        ]
         assert all(math.isfinite(x) for row in rows for x in row.values() if x is not None), stage
     first = json.loads((base / "dpo" / "log.jsonl").read_text(encoding="utf-8").splitlines()[0])
     assert first["loss"] == pytest.approx(math.log(2), abs=1e-2)
@@ -48,21 +83,25 @@ def test_log_probs_are_near_those_of_float32(device, monkeypatch):
     ids = torch.randint(300, (8, 32), generator=torch.Generator().manual_seed(1))
     mask = torch.ones_like(ids, dtype=torch.bool)
     exact = masked_logprobs(gpt, ids, mask)
-    monkeypatch.setattr(run, "bf16", lambda device: True)
+    monkeypatch.setattr(devices, "bf16", lambda device: True)
     half = masked_logprobs(gpt.to(device), ids.to(device), mask.to(device))
-    assert half.dtype == torch.float32 and (half.cpu() - exact).abs().mean() < 0.01 < 1 < exact.abs().mean()
+    assert (
+        half.dtype == torch.float32
+        and (half.cpu() - exact).abs().mean() < 0.01 < 1 < exact.abs().mean()
+    )
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU here")
 def test_the_plan_holds_on_a_gpu():
-    """GPT-2's own size: what is allocated at most, beside the logits of a part, their gradient, and the weights in bf16."""
+    """GPT-2's own size: what is allocated at most, beside the logits of a part, their gradient, and
+    the weights in bf16."""
     torch.cuda.reset_peak_memory_stats()
     gpt = GPT(GPTConfig(50304, 1024, 12, 12, 768)).cuda()
-    optimizer = run.adamw(gpt, 1e-5)
+    optimizer = optim.adamw(gpt, 1e-5)
     ids = torch.randint(50304, (4, 1024), device="cuda")
     for _ in range(2):
         masked_logprobs(gpt, ids, torch.ones_like(ids, dtype=torch.bool)).sum().backward()
-        run.update(gpt, optimizer, 1e-5, 1.0)
+        optim.update(gpt, optimizer, 1e-5, 1.0)
     planned = 4 * memory.weights(gpt) + memory.activations(gpt.cfg, ids.numel(), bf16=True)
     assert planned < torch.cuda.max_memory_allocated() < 1.1 * planned + 1.5e9

@@ -1,8 +1,8 @@
-"""Each wrong version of mutants.py is caught by the test that it names; each named test passes on the right code."""
+"""Each wrong version of mutants.py is caught by the test that it names; each named test passes on
+the right code."""
 from pathlib import Path
 
 import pytest
-
 from mutants import MUTANTS, apply, fails, table
 
 
@@ -10,7 +10,9 @@ from mutants import MUTANTS, apply, fails, table
 def test_mutant_is_caught(mutant, monkeypatch):
     """A test that would pass on this mistake too."""
     apply(mutant, monkeypatch)
-    assert fails(mutant.caught_by), f"{mutant.caught_by} passes although {mutant.right!r} is {mutant.wrong!r}"
+    assert fails(mutant.caught_by), (
+        f"{mutant.caught_by} passes although {mutant.right!r} is {mutant.wrong!r}"
+    )
 
 
 @pytest.mark.parametrize("name", sorted({m.caught_by for m in MUTANTS}))

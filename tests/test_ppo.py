@@ -5,10 +5,11 @@ import random
 import pytest
 import torch
 
+from nanorlhf.checks import check_kl, check_ratio, check_rollout
 from nanorlhf.functional import kl_estimate, token_logprobs, whiten
 from nanorlhf.gpt import GPT, GPTConfig, KVCache
 from nanorlhf.rollout import generate
-from train_ppo import (adapt, check_kl, check_ratio, check_rollout, explained_variance, gae, policy_loss, token_rewards, value_loss)
+from train_ppo import adapt, explained_variance, gae, policy_loss, token_rewards, value_loss
 
 
 def row(*xs):
@@ -20,13 +21,18 @@ def bools(*xs):
 
 
 def spans(seed, B=6, T=12):
-    """Response spans of random place and length, and random numbers everywhere, outside the spans too."""
+    """Response spans of random place and length, and random numbers everywhere, outside the spans
+    too."""
     g, rng = torch.Generator().manual_seed(seed), random.Random(seed)
     mask = torch.zeros(B, T, dtype=torch.bool)
     for b in range(B):
         start = rng.randint(1, T - 2)
         mask[b, start:rng.randint(start + 1, T)] = True
-    return torch.randn(B, T, generator=g, dtype=torch.float64), torch.randn(B, T, generator=g, dtype=torch.float64), mask
+    return (
+        torch.randn(B, T, generator=g, dtype=torch.float64),
+        torch.randn(B, T, generator=g, dtype=torch.float64),
+        mask,
+    )
 
 
 # ---- gae ----
@@ -40,35 +46,45 @@ def test_gae_by_hand():
 
 @pytest.mark.parametrize("gamma, lam", [(1.0, 0.95), (0.9, 0.8), (1.0, 0.0), (0.97, 1.0)])
 def test_gae_equals_its_definition(gamma, lam):
-    """sum_l (gamma lam)^l delta_{t+l}, the slow way, per row; the values of pads and prompts must not leak in."""
+    """sum_l (gamma lam)^l delta_{t+l}, the slow way, per row; the values of pads and prompts must
+    not leak in."""
     rewards, values, mask = spans(0)
     advantages, returns = gae(rewards, values, mask, gamma, lam)
     for b in range(len(mask)):
         place = mask[b].nonzero().flatten().tolist()
         r, v = rewards[b, place].tolist(), values[b, place].tolist() + [0.0]
         for t in range(len(r)):
-            expected = sum((gamma * lam) ** (u - t) * (r[u] + gamma * v[u + 1] - v[u]) for u in range(t, len(r)))
+            expected = sum(
+                (gamma * lam) ** (u - t) * (r[u] + gamma * v[u + 1] - v[u])
+                for u in range(t, len(r))
+            )
             assert advantages[b, place[t]].item() == pytest.approx(expected, abs=1e-12)
             assert returns[b, place[t]].item() == pytest.approx(expected + v[t], abs=1e-12)
     assert (advantages[~mask] == 0).all() and (returns[~mask] == 0).all()
 
 
 def test_gae_limits():
-    """lam 0 is the one-step surprise; lam 1 is what is still to come minus the value, and its returns do not know the critic."""
+    """lam 0 is the one-step surprise; lam 1 is what is still to come minus the value, and its
+    returns do not know the critic."""
     r, v, mask = row(0.5, -1, 2), row(0.1, 0.2, 0.3), bools(1, 1, 1)
-    torch.testing.assert_close(gae(r, v, mask, 0.9, 0.0)[0], row(0.5 + 0.9 * 0.2 - 0.1, -1 + 0.9 * 0.3 - 0.2, 2 - 0.3))
+    torch.testing.assert_close(
+        gae(r, v, mask, 0.9, 0.0)[0], row(0.5 + 0.9 * 0.2 - 0.1, -1 + 0.9 * 0.3 - 0.2, 2 - 0.3)
+    )
     advantages, returns = gae(r, v, mask, 0.9, 1.0)
     torch.testing.assert_close(returns, row(0.5 - 0.9 + 0.81 * 2, -1 + 1.8, 2))
     torch.testing.assert_close(advantages, returns - v)
 
 
 def test_gae_steps_over_a_hole_and_an_empty_row():
-    """A hole that cuts the row in two, or whose value or reward is counted; an empty row that is NaN."""
+    """A hole that cuts the row in two, or whose value or reward is counted; an empty row that is
+    NaN."""
     nan = math.nan
     rewards, values = row(9, 1, 7, 2, 3, 9), row(9, 0.5, 7, 0.4, 0.3, 9)
     mask = bools(0, 1, 0, 1, 1, 0)
     advantages, returns = gae(rewards, values, mask, 0.9, 0.8)
-    short_advantages, short_returns = gae(row(1, 2, 3), row(0.5, 0.4, 0.3), bools(1, 1, 1), 0.9, 0.8)
+    short_advantages, short_returns = gae(
+        row(1, 2, 3), row(0.5, 0.4, 0.3), bools(1, 1, 1), 0.9, 0.8
+    )
     torch.testing.assert_close(advantages[mask], short_advantages[0])
     torch.testing.assert_close(returns[mask], short_returns[0])
     assert (advantages[~mask] == 0).all() and (returns[~mask] == 0).all()
@@ -82,12 +98,19 @@ def test_gae_steps_over_a_hole_and_an_empty_row():
 
 def test_token_rewards_by_hand():
     """The score on a pad or on the prompt; the sign of the KL; k2 or k3 for k1."""
-    rewards = token_rewards(torch.tensor([2.0]).double(), row(5, -1, -2, 5), row(0, -1.5, -1, 0), bools(0, 1, 1, 0), beta=0.1)
+    rewards = token_rewards(
+        torch.tensor([2.0]).double(),
+        row(5, -1, -2, 5),
+        row(0, -1.5, -1, 0),
+        bools(0, 1, 1, 0),
+        beta=0.1,
+    )
     torch.testing.assert_close(rewards, row(0, -0.05, 0.1 + 2, 0))
 
 
 def test_token_rewards_sum_to_score_minus_kl():
-    """Summed over the answer it must be the objective; an empty row gets nothing, not its score on token 0."""
+    """Summed over the answer it must be the objective; an empty row gets nothing, not its score on
+    token 0."""
     logp, ref, mask = spans(1)
     mask[2] = False
     mask[3] = bools(0, 1, 1, 0, 1, 0, 0, 1, 1, 0, 0, 0)[0]
@@ -106,7 +129,8 @@ def test_token_rewards_sum_to_score_minus_kl():
 # ---- losses ----
 
 def test_policy_loss_on_policy_is_plain_policy_gradient():
-    """At ratio 1 the loss is -mean(A) and its gradient -A/n on masked tokens: the sign, and the mean over tokens."""
+    """At ratio 1 the loss is -mean(A) and its gradient -A/n on masked tokens: the sign, and the
+    mean over tokens."""
     logp, advantages, mask = spans(2)
     new = logp.clone().requires_grad_()
     loss, stats = policy_loss(new, logp, advantages, mask)
@@ -117,10 +141,13 @@ def test_policy_loss_on_policy_is_plain_policy_gradient():
 
 
 def test_policy_loss_is_clipped_on_both_sides():
-    """Ratio 1.5 with A > 0 and 0.5 with A < 0 have had enough; the other two must still be able to come back."""
+    """Ratio 1.5 with A > 0 and 0.5 with A < 0 have had enough; the other two must still be able to
+    come back."""
     ratios, advantages = row(1.5, 0.5, 1.5, 0.5), row(1, -1, -1, 1)
     new = ratios.log().requires_grad_()
-    loss, stats = policy_loss(new, torch.zeros_like(ratios), advantages, bools(1, 1, 1, 1), clip=0.2)
+    loss, stats = policy_loss(
+        new, torch.zeros_like(ratios), advantages, bools(1, 1, 1, 1), clip=0.2
+    )
     loss.backward()
     assert loss.item() == pytest.approx((-1.2 + 0.8 + 1.5 - 0.5) / 4)
     torch.testing.assert_close(new.grad, row(0, 0, 1.5 / 4, -0.5 / 4))
@@ -145,10 +172,12 @@ def test_policy_loss_ignores_what_is_outside_the_mask():
 
 
 def test_value_loss_by_hand():
-    """Half the squared error; the clipped branch where it is the larger: there the gradient stops."""
+    """Half the squared error; the clipped branch where it is the larger: there the gradient stops.
+    """
     values = row(0.5, 1.0, 1.0, 9.0).requires_grad_()
     old, returns, mask = row(0.4, 0.0, 0.0, 0.0), row(1.0, 2.0, 0.1, 0.0), bools(1, 1, 1, 0)
-    # within the clip (0.25); clipped to 0.2, (0.2 - 2)^2 > (1 - 2)^2; clipped to 0.2 but (1 - 0.1)^2 is the larger
+    # within the clip (0.25); clipped to 0.2, (0.2 - 2)^2 > (1 - 2)^2; clipped to 0.2 but (1 -
+    # 0.1)^2 is the larger
     loss, stats = value_loss(values, old, returns, mask, clip=0.2)
     loss.backward()
     assert loss.item() == pytest.approx(0.5 * (0.25 + 3.24 + 0.81) / 3)
@@ -157,7 +186,8 @@ def test_value_loss_by_hand():
 
 
 def test_whitening_comes_after_the_returns():
-    """Whitened over response tokens only; returns rebuilt from whitened advantages would have another scale."""
+    """Whitened over response tokens only; returns rebuilt from whitened advantages would have
+    another scale."""
     rewards, values, mask = spans(3)
     advantages, returns = gae(10 * rewards, values, mask, 1.0, 0.95)
     white = whiten(advantages, mask)
@@ -169,7 +199,8 @@ def test_whitening_comes_after_the_returns():
 
 
 def test_explained_variance_limits():
-    """1 for a critic that knows, 0 for the mean, negative for worse; pads do not count, equal returns are not a division by 0."""
+    """1 for a critic that knows, 0 for the mean, negative for worse; pads do not count, equal
+    returns are not a division by 0."""
     returns, mask = row(1, 2, 6, 50), bools(1, 1, 1, 0)
     assert explained_variance(returns, returns, mask) == pytest.approx(1)
     assert explained_variance(row(3, 3, 3, -9), returns, mask) == pytest.approx(0)
@@ -216,7 +247,9 @@ PROMPTS = [[1, 2, 3, 4, 5, 6], [7], [8, 9, 10], [2, 4]]
 
 
 def tiny():
-    model = GPT(GPTConfig(17, 32, n_layer=2, n_head=2, n_embd=16), torch.Generator().manual_seed(0)).eval()
+    model = GPT(
+        GPTConfig(17, 32, n_layer=2, n_head=2, n_embd=16), torch.Generator().manual_seed(0)
+    ).eval()
     with torch.no_grad():
         for p in model.parameters():
             if p.dim() == 2:
@@ -226,7 +259,15 @@ def tiny():
 
 def first_batch(model, temperature, recompute_at):
     """-> (rollout, log-probs of the training path), as train_ppo.py has them on its first step."""
-    out = generate(model, PROMPTS, 12, eos=0, temperature=temperature, generator=torch.Generator().manual_seed(1), pad=16)
+    out = generate(
+        model,
+        PROMPTS,
+        12,
+        eos=0,
+        temperature=temperature,
+        generator=torch.Generator().manual_seed(1),
+        pad=16,
+    )
     with torch.no_grad():
         return out, token_logprobs(model(out.ids), out.ids, recompute_at)
 

@@ -22,7 +22,8 @@ def test_worked_example_top_per_prompt():
 
 
 def test_worked_example_top_k_overall():
-    """Several of one prompt (two of the third), none of the last; equal scores in reading order; rows and columns not swapped."""
+    """Several of one prompt (two of the third), none of the last; equal scores in reading order;
+    rows and columns not swapped."""
     assert top_k_overall(SCORES, 5) == [(2, 0), (1, 1), (3, 2), (0, 0), (2, 3)]
 
 
@@ -34,7 +35,8 @@ def test_an_unfinished_answer_is_never_chosen():
 
 
 def brute_force(scores, n, values):
-    """Mean over subsets of the value of the best; where several share the best score, the mean over them."""
+    """Mean over subsets of the value of the best; where several share the best score, the mean over
+    them."""
     total, count = 0.0, 0
     for subset in itertools.combinations(range(len(scores)), n):
         best = max(scores[j] for j in subset)
@@ -51,8 +53,12 @@ def test_expected_best_of_equals_all_subsets(seed):
     scores = [rng.randrange(3) if seed % 2 else rng.random() for _ in range(7)]
     gold = [rng.gauss(0, 1) for _ in range(7)]
     for n in range(1, 8):
-        assert expected_best_of(torch.tensor(scores, dtype=torch.float64), n) == pytest.approx(brute_force(scores, n, scores), abs=1e-12)
-        assert expected_best_of(scores, n, gold) == pytest.approx(brute_force(scores, n, gold), abs=1e-12)
+        assert expected_best_of(torch.tensor(scores, dtype=torch.float64), n) == pytest.approx(
+            brute_force(scores, n, scores), abs=1e-12
+        )
+        assert expected_best_of(scores, n, gold) == pytest.approx(
+            brute_force(scores, n, gold), abs=1e-12
+        )
 
 
 def test_expected_best_of_limits():
@@ -62,7 +68,8 @@ def test_expected_best_of_limits():
     assert expected_best_of(scores, 1, gold) == pytest.approx(0.5)
     assert expected_best_of(scores, 4) == pytest.approx(2.0)
     assert expected_best_of(scores, 4, gold) == pytest.approx(-4.0)
-    assert expected_best_of([-INF, 1.0, 2.0], 2) == pytest.approx(5 / 3)        # 0 * -inf is NaN where it is not left out
+    # 0 * -inf is NaN where it is not left out
+    assert expected_best_of([-INF, 1.0, 2.0], 2) == pytest.approx(5 / 3)
 
 
 def test_expected_best_of_refuses_what_cannot_be():
@@ -74,7 +81,8 @@ def test_expected_best_of_refuses_what_cannot_be():
 
 @pytest.mark.parametrize("n", [2, 3, 4, 5])
 def test_kl_of_best_of_n_is_under_its_bound(n):
-    """Every way to draw n of four answers, through top_per_prompt: P(best is i) = F(i)^n - F(i-1)^n, its KL < log n - (n-1)/n."""
+    """Every way to draw n of four answers, through top_per_prompt: P(best is i) = F(i)^n -
+    F(i-1)^n, its KL < log n - (n-1)/n."""
     p = [0.1, 0.2, 0.4, 0.3]                        # answer i has score i
     draws = torch.cartesian_prod(*[torch.arange(4)] * n)
     picked = draws.gather(1, top_per_prompt(draws.float())[:, None]).squeeze(1)
@@ -87,7 +95,8 @@ def test_kl_of_best_of_n_is_under_its_bound(n):
 
 
 def test_expected_best_of_kl_reaches_the_bound_only_without_repeats():
-    """With many distinct answers the KL of the picked rank comes up to log n - (n-1)/n; with the weights of best of n+1 it overshoots."""
+    """With many distinct answers the KL of the picked rank comes up to log n - (n-1)/n; with the
+    weights of best of n+1 it overshoots."""
     K, n = 400, 4
     scores = list(range(K))
     chance = [expected_best_of(scores, n, [float(i == j) for j in range(K)]) for i in range(K)]

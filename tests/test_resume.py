@@ -1,4 +1,5 @@
-"""A run that is stopped, killed or fails loses nothing: what --resume ends with is what an uninterrupted run ends with, bit for bit.
+"""A run that is stopped, killed or fails loses nothing: what --resume ends with is what an
+uninterrupted run ends with, bit for bit.
 
     python tests/test_resume.py 50      kills and resumes one run fifty times, and compares
 """
@@ -13,36 +14,75 @@ import tempfile
 import time
 from pathlib import Path
 
+import conftest
 import pytest
 import torch
-
-import conftest
 from calling import call, complaint
+
 import train_dpo
-from nanorlhf import resume, run
+from nanorlhf import checkpoints, optim, resume
+from nanorlhf.log import Log
 
 ROOT = conftest.ROOT
 TINY = ("--device", "cpu", "--n_layer", 1, "--n_embd", 32, "--n_head", 2, "--pages", 300)
 RL = ("--steps", 6, "--save_every", 4, "--device", "cpu")
-VARIANTS = {        # script and flags: 6 steps each, so that a state is kept after 4 and the run is stopped after 5
+# script and flags: 6 steps each, so that a state is kept after 4 and the run is stopped after 5
+VARIANTS = {
     "base": ("train_base", *TINY, "--steps", 6, "--save_every", 4),
     "sft": ("train_sft", "--demonstrations", 64, *RL),
-    "rm": ("train_rm", "--prompts", 24, *RL),
-    "rm outcome": ("train_rm", "--prompts", 24, "--loss", "outcome", *RL),
-    "rejection": ("train_rejection", "--prompts", 16, "--samples", 16, "--batch_size", 4, "--epochs", 3, "--curve_prompts", 2, *RL[2:]),
+    "rm": ("train_rm", *RL),
+    "orm": ("train_prm", "--data", "{run}/thumbs/answers.jsonl", *RL),
+    "rejection": (
+        "train_rejection",
+        "--prompts",
+        16,
+        "--samples_per_prompt",
+        16,
+        "--batch_size",
+        4,
+        "--epochs",
+        3,
+        "--curve_prompts",
+        2,
+        *RL[2:],
+    ),
     "ppo": ("train_ppo", "--batch_size", 4, "--target_kl", 0.1, "--ptx", 0.1, *RL),
-    "grpo": ("train_grpo", "--prompts", 2, "--samples", 2, "--advantage", "reinforce", *RL),
+    "grpo": (
+        "train_grpo",
+        "--prompts",
+        2,
+        "--samples_per_prompt",
+        2,
+        "--advantage",
+        "reinforce",
+        *RL,
+    ),
     "dpo": ("train_dpo", "--batch_size", 2, *RL),
     "dpo kto": ("train_dpo", "--batch_size", 2, "--loss", "kto", *RL),
-    "dpo online": ("train_dpo", "--batch_size", 2, "--online", "labeler", *RL),
+    "online_dpo": ("train_online_dpo", "--batch_size", 2, *RL),
 }
 
 
 def make_start(folder):
     """A run with base, sft and rm, for the others to start from."""
     with pytest.MonkeyPatch.context() as monkeypatch:
-        for script, *args in (("train_base", *TINY, "--steps", 10), ("train_sft", "--demonstrations", 64, "--device", "cpu"),
-                              ("train_rm", "--prompts", 24, "--device", "cpu")):
+        for script, *args in (
+            ("train_base", *TINY, "--steps", 10),
+            ("train_sft", "--demonstrations", 64, "--device", "cpu"),
+            ("make_preferences", "--prompts", 24, "--device", "cpu"),
+            (
+                "make_preferences",
+                "--prompts",
+                24,
+                "--device",
+                "cpu",
+                "--labels",
+                "thumbs",
+                "--out",
+                "thumbs",
+            ),
+            ("train_rm", "--device", "cpu"),
+        ):
             call(monkeypatch, script, "--run", folder, *args)
     return folder
 
@@ -63,9 +103,9 @@ def stop_after(monkeypatch, step, *signals):
         for s in signals if at == step else ():
             signal.raise_signal(s)
 
-    logged = run.Log.__call__
-    monkeypatch.setattr(run.Log, "__call__", called)
-    return lambda: monkeypatch.setattr(run.Log, "__call__", logged)
+    logged = Log.__call__
+    monkeypatch.setattr(Log, "__call__", called)
+    return lambda: monkeypatch.setattr(Log, "__call__", logged)
 
 
 def outcome(folder):
@@ -76,18 +116,24 @@ def outcome(folder):
 
 def assert_same(one, other):
     (weights, files), (other_weights, other_files) = outcome(one), outcome(other)
-    assert weights.keys() == other_weights.keys() and all(torch.equal(w, other_weights[name]) for name, w in weights.items())
+    assert weights.keys() == other_weights.keys() and all(
+        torch.equal(w, other_weights[name]) for name, w in weights.items()
+    )
     assert files == other_files and files["log.jsonl"].count(b"\n") >= 6
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_resumed_equals_uninterrupted(variant, start, tmp_path, monkeypatch, capsys):
-    """An optimizer, a generator, a place in the data, beta or a baseline that is not taken up again; a line logged twice; a sample lost."""
+    """An optimizer, a generator, a place in the data, beta or a baseline that is not taken up
+    again; a line logged twice; a sample lost."""
     script, *args = VARIANTS[variant]
+    args = [str(arg).format(run=start) for arg in args]
     whole, parts = copy_of(start, tmp_path, "whole"), copy_of(start, tmp_path, "parts")
     call(monkeypatch, script, "--run", whole, *args)
     undo = stop_after(monkeypatch, 5, signal.SIGINT)
-    with pytest.raises(SystemExit, match="interrupted after step 5, which .*/state.pt holds; --resume"):
+    with pytest.raises(
+        SystemExit, match="interrupted after step 5, which .*/state.pt holds; --resume"
+    ):
         call(monkeypatch, script, "--run", parts, *args)
     undo()
     stage = variant.split()[0]
@@ -97,7 +143,8 @@ def test_resumed_equals_uninterrupted(variant, start, tmp_path, monkeypatch, cap
     assert_same(whole / stage, parts / stage)
     if variant == "rejection":
         assert_same(whole / "rejection_control", parts / "rejection_control")
-    call(monkeypatch, script, "--run", parts, *args, "--resume")        # a run that is done has nothing left to do
+    # a run that is done has nothing left to do
+    call(monkeypatch, script, "--run", parts, *args, "--resume")
     assert_same(whole / stage, parts / stage)
 
 
@@ -117,11 +164,11 @@ def test_what_came_after_the_state_is_made_again(start, tmp_path, monkeypatch):
             log.file.flush()
             raise Killed
 
-    logged = run.Log.__call__
-    monkeypatch.setattr(run.Log, "__call__", killed)
+    logged = Log.__call__
+    monkeypatch.setattr(Log, "__call__", killed)
     with pytest.raises(Killed):
         call(monkeypatch, script, "--run", parts, *args)
-    monkeypatch.setattr(run.Log, "__call__", logged)
+    monkeypatch.setattr(Log, "__call__", logged)
     assert (parts / "dpo/log.jsonl").read_bytes().count(b"\n") == 6
     call(monkeypatch, script, "--run", parts, *args, "--resume")
     assert_same(whole / "dpo", parts / "dpo")
@@ -136,13 +183,19 @@ def test_sigterm_and_a_second_signal(start, tmp_path, monkeypatch, capsys):
         call(monkeypatch, script, "--run", folder, *args)
     undo()
     stop_after(monkeypatch, 2, signal.SIGINT, signal.SIGINT)
-    with pytest.raises(SystemExit, match="interrupted: nothing was saved after the last complete file"):
+    with pytest.raises(
+        SystemExit, match="interrupted: nothing was saved after the last complete file"
+    ):
         call(monkeypatch, script, "--run", folder, *args)
-    assert "stopped in step 2" in capsys.readouterr().err and signal.getsignal(signal.SIGTERM) is handler
+    assert (
+        "stopped in step 2" in capsys.readouterr().err
+        and signal.getsignal(signal.SIGTERM) is handler
+    )
 
 
 def test_resume_without_a_state_starts_anew(start, tmp_path, monkeypatch, capsys):
-    """A loop that restarts a job with --resume needs no first time of its own; a new run that would take up an old one's state."""
+    """A loop that restarts a job with --resume needs no first time of its own; a new run that would
+    take up an old one's state."""
     folder = copy_of(start, tmp_path, "run")
     script, *args = VARIANTS["dpo"]
     call(monkeypatch, script, "--run", folder, *args, "--resume")
@@ -157,14 +210,17 @@ def test_resume_without_a_state_starts_anew(start, tmp_path, monkeypatch, capsys
 
 
 def test_a_state_of_other_settings(start, tmp_path, monkeypatch):
-    """Half a run at one learning rate, half at another; how often states are kept may change, and where the run lies."""
+    """Half a run at one learning rate, half at another; how often states are kept may change, and
+    where the run lies."""
     folder = copy_of(start, tmp_path, "run")
     script, *args = VARIANTS["dpo"]
     call(monkeypatch, script, "--run", folder, *args)
     log = (folder / "dpo/log.jsonl").read_bytes()
     said = complaint(monkeypatch, script, "--run", folder, *args, "--resume", "--lr", 1e-3)
     assert f"state.pt was made with --lr {train_dpo.Config.lr!r}, not 0.001" in said
-    call(monkeypatch, script, "--run", folder, *args, "--resume", "--save_every", 1, "--log_every", 1)
+    call(
+        monkeypatch, script, "--run", folder, *args, "--resume", "--save_every", 1, "--log_every", 1
+    )
     assert (folder / "dpo/log.jsonl").read_bytes() == log
     moved = folder.rename(tmp_path / "moved")
     call(monkeypatch, script, "--run", moved, *args, "--resume", "--micro_batch", 8)
@@ -173,7 +229,8 @@ def test_a_state_of_other_settings(start, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("content", ["weights", "pickle", "half", "empty", "foreign"])
 def test_a_state_that_is_none(content, start, tmp_path, monkeypatch):
-    """A pickle that runs code, half a file, another program's: one sentence, and nothing is overwritten."""
+    """A pickle that runs code, half a file, another program's: one sentence, and nothing is
+    overwritten."""
     folder = copy_of(start, tmp_path, "run")
     script, *args = VARIANTS["dpo"]
     call(monkeypatch, script, "--run", folder, *args)
@@ -182,7 +239,7 @@ def test_a_state_that_is_none(content, start, tmp_path, monkeypatch):
     if content == "weights":
         shutil.copy(folder / "dpo/model.pt", state)
     elif content == "pickle":
-        torch.save({"format": "nanorlhf-1", "training": Trap(tmp_path / "trapped")}, state)
+        torch.save({"format": checkpoints.FORMAT, "training": Trap(tmp_path / "trapped")}, state)
     elif content == "foreign":
         torch.save({"epoch": 3}, state)
     else:
@@ -206,15 +263,16 @@ def test_a_state_starts_another_run(start, tmp_path, monkeypatch):
     folder = copy_of(start, tmp_path, "run")
     script, *args = VARIANTS["dpo"]
     call(monkeypatch, script, "--run", folder, *args)
-    model, _ = run.load_checkpoint(f"{folder}/dpo/state.pt")
-    assert run.same_weights(model, run.load_checkpoint(f"{folder}/dpo")[0])
+    model, _ = checkpoints.load_checkpoint(f"{folder}/dpo/state.pt")
+    assert checkpoints.same_weights(model, checkpoints.load_checkpoint(f"{folder}/dpo")[0])
 
 
 def test_a_gradient_of_nan_names_the_step_and_what_is_kept(start, tmp_path, monkeypatch, capsys):
-    """Weights of NaN kept as the last state; an error that leaves the user to guess what there still is."""
+    """Weights of NaN kept as the last state; an error that leaves the user to guess what there
+    still is."""
     folder = copy_of(start, tmp_path, "run")
     script, *args = VARIANTS["sft"]
-    step, update = [], run.update
+    step, update = [], optim.update
 
     def broken(model, *rest, **more):
         step.append(1)
@@ -222,11 +280,14 @@ def test_a_gradient_of_nan_names_the_step_and_what_is_kept(start, tmp_path, monk
             next(model.parameters()).grad[0] = float("nan")
         return update(model, *rest, **more)
 
-    monkeypatch.setattr(run, "update", broken)
+    monkeypatch.setattr(optim, "update", broken)
     said = complaint(monkeypatch, script, "--run", folder, *args)
     assert "the gradient became nan" in said
     assert f"stopped in step 6; {folder}/sft/state.pt holds step 4" in capsys.readouterr().err
-    assert all(w.isfinite().all() for w in run.load_checkpoint(f"{folder}/sft/state.pt")[0].state_dict().values())
+    assert all(
+        w.isfinite().all()
+        for w in checkpoints.load_checkpoint(f"{folder}/sft/state.pt")[0].state_dict().values()
+    )
 
 
 def test_a_full_disk_loses_nothing(start, tmp_path, monkeypatch):
@@ -245,44 +306,71 @@ def test_a_full_disk_loses_nothing(start, tmp_path, monkeypatch):
     monkeypatch.setattr(torch, "save", full)
     said = complaint(monkeypatch, script, "--run", folder, *args)
     assert "state.pt: No space left on device" in said
-    assert run.read_checkpoint(f"{folder}/sft/state.pt")["training"]["step"] == 0 and not list((folder / "sft").glob("*.partial"))
+    assert checkpoints.read_checkpoint(f"{folder}/sft/state.pt")["training"][
+        "step"
+    ] == 0 and not list((folder / "sft").glob("*.partial"))
 
 
 def test_a_log_that_cannot_be_written(start, tmp_path, monkeypatch, capsys):
     """A full disk under the log: a traceback, and no word of the state that is left."""
     folder = copy_of(start, tmp_path, "run")
     script, *args = VARIANTS["sft"]
-    write = run.Log.__call__
+    write = Log.__call__
 
     def full(log, at, **stats):
         if at == 5:
             log.file = open("/dev/full", "w")
         write(log, at, **stats)
 
-    monkeypatch.setattr(run.Log, "__call__", full)
-    assert "could not write /dev/full: No space left on device" in complaint(monkeypatch, script, "--run", folder, *args)
+    monkeypatch.setattr(Log, "__call__", full)
+    assert "could not write /dev/full: No space left on device" in complaint(
+        monkeypatch, script, "--run", folder, *args
+    )
     assert f"stopped in step 5; {folder}/sft/state.pt holds step 4" in capsys.readouterr().err
 
 
 # ---- kill -9 ----
 
-LONG = ("train_dpo.py", "--device", "cpu", "--batch_size", "1", "--steps", "40", "--save_every", "2", "--log_every", "10")
+LONG = (
+    "train_dpo.py",
+    "--device",
+    "cpu",
+    "--batch_size",
+    "1",
+    "--steps",
+    "40",
+    "--save_every",
+    "2",
+    "--log_every",
+    "10",
+)
 
 
 def killed_and_resumed(start, folder, kills, rng):
-    """Runs LONG, kills it `kills` times at a random moment of its training, resumes it each time; checks what is there in between."""
+    """Runs LONG, kills it `kills` times at a random moment of its training, resumes it each time;
+    checks what is there in between."""
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     shutil.copytree(start, folder, ignore=shutil.ignore_patterns("state.pt"))
     words, state = [sys.executable, *LONG, "--run", folder], f"{folder}/dpo/state.pt"
     for _ in range(kills):
         before = os.stat(state).st_ino if os.path.exists(state) else None
-        process = subprocess.Popen([*words, "--resume"], cwd=ROOT, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while process.poll() is None and (not os.path.exists(state) or os.stat(state).st_ino == before):
-            time.sleep(0.002)           # until it has begun to write: most of the time goes into starting Python
+        process = subprocess.Popen(
+            [*words, "--resume"],
+            cwd=ROOT,
+            env=env,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        while process.poll() is None and (
+            not os.path.exists(state) or os.stat(state).st_ino == before
+        ):
+            # until it has begun to write: most of the time goes into starting Python
+            time.sleep(0.002)
         time.sleep(rng.random() * 0.05)
         process.kill()
         process.wait()
-        step = run.read_checkpoint(state)["training"]["step"]       # whole, whenever it was killed
+        # whole, whenever it was killed
+        step = checkpoints.read_checkpoint(state)["training"]["step"]
         with open(f"{folder}/dpo/log.jsonl", "rb") as f:
             assert f.read().count(b"\n") >= step
     subprocess.run([*words, "--resume"], cwd=ROOT, env=env, check=True, capture_output=True)

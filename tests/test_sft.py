@@ -4,14 +4,16 @@ import random
 import pytest
 import torch
 
-from nanorlhf import data
+from nanorlhf import batches
 from nanorlhf.gpt import GPT, GPTConfig
 from nanorlhf.tokenizer import Tokenizer
 from train_sft import accumulate, held_out_loss, prompt_of, sft_loss
 
 
 def tiny(vocab=11, block=32):
-    model = GPT(GPTConfig(vocab, block, n_layer=2, n_head=2, n_embd=16), torch.Generator().manual_seed(0))
+    model = GPT(
+        GPTConfig(vocab, block, n_layer=2, n_head=2, n_embd=16), torch.Generator().manual_seed(0)
+    )
     with torch.no_grad():
         for p in model.parameters():
             if p.dim() == 2:
@@ -23,24 +25,32 @@ def ragged(n, seed=0, vocab=11):
     rng, rows = random.Random(seed), []
     for _ in range(n):
         prompt, answer = rng.randint(1, 6), rng.randint(1, 20)
-        rows.append(([rng.randrange(vocab) for _ in range(prompt + answer)], [False] * prompt + [True] * answer))
+        rows.append(
+            (
+                [rng.randrange(vocab) for _ in range(prompt + answer)],
+                [False] * prompt + [True] * answer,
+            )
+        )
     return rows
 
 
 def test_sft_loss_by_hand():
-    """Off by one: the token at t is predicted by the logits at t-1, and only masked tokens count."""
+    """Off by one: the token at t is predicted by the logits at t-1, and only masked tokens count.
+    """
     logits = torch.zeros(1, 4, 3)
     logits[0, 0] = torch.tensor([0.0, math.log(2), 0.0])       # token 1 is 1: p = 2/4
     logits[0, 1] = torch.tensor([0.0, 0.0, math.log(6)])       # token 2 is 2: p = 6/8
     logits[0, 2] = torch.tensor([9.0, 0.0, 0.0])               # token 3 is not masked in
     ids, mask = torch.tensor([[0, 1, 2, 1]]), torch.tensor([[False, True, True, False]])
-    assert sft_loss(logits, ids, mask).item() == pytest.approx(-(math.log(1 / 2) + math.log(3 / 4)) / 2, abs=1e-6)
+    assert sft_loss(logits, ids, mask).item() == pytest.approx(
+        -(math.log(1 / 2) + math.log(3 / 4)) / 2, abs=1e-6
+    )
 
 
 def test_sft_loss_does_not_see_right_padding():
     """Padding counted into the mean or read through attention."""
     model, rows = tiny(), ragged(5)
-    ids, mask = data.conversation_batch(rows, 10, "cpu")
+    ids, mask = batches.conversation_batch(rows, 10, "cpu")
     wide_ids = torch.cat([ids, torch.full((5, 4), 7)], 1)
     wide_mask = torch.cat([mask, torch.zeros(5, 4, dtype=torch.bool)], 1)
     narrow, wide = sft_loss(model(ids), ids, mask), sft_loss(model(wide_ids), wide_ids, wide_mask)
@@ -50,13 +60,18 @@ def test_sft_loss_does_not_see_right_padding():
 def test_sft_loss_of_an_empty_mask_is_an_error():
     """A batch without targets must not pass as loss 0."""
     with pytest.raises(ValueError, match="empty"):
-        sft_loss(torch.zeros(1, 3, 4), torch.zeros(1, 3, dtype=torch.long), torch.zeros(1, 3, dtype=torch.bool))
+        sft_loss(
+            torch.zeros(1, 3, 4),
+            torch.zeros(1, 3, dtype=torch.long),
+            torch.zeros(1, 3, dtype=torch.bool),
+        )
 
 
 @pytest.mark.parametrize("rows", [32, 30])
 def test_accumulated_gradient_is_that_of_the_whole_batch(rows):
-    """A mean of the parts' means gives tokens of short rows more weight; 30 rows leave a smaller last part."""
-    ids, mask = data.conversation_batch(ragged(rows), 10, "cpu")
+    """A mean of the parts' means gives tokens of short rows more weight; 30 rows leave a smaller
+    last part."""
+    ids, mask = batches.conversation_batch(ragged(rows), 10, "cpu")
     grads, losses = [], []
     for micro_batch in (rows, 8):
         model = tiny()
@@ -65,7 +80,9 @@ def test_accumulated_gradient_is_that_of_the_whole_batch(rows):
     assert grads[0].abs().max() > 1e-2
     assert losses[0] == pytest.approx(sft_loss(tiny()(ids), ids, mask).item(), abs=1e-5)
     assert losses[1] == pytest.approx(losses[0], abs=1e-5)
-    torch.testing.assert_close(grads[1] / grads[0].norm(), grads[0] / grads[0].norm(), rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        grads[1] / grads[0].norm(), grads[0] / grads[0].norm(), rtol=0, atol=1e-6
+    )
 
 
 def test_held_out_loss_counts_each_token_once():
@@ -77,18 +94,27 @@ def test_held_out_loss_counts_each_token_once():
         total -= sum(logp[t - 1, ids[t]].item() for t in range(1, len(ids)) if mask[t])
         tokens += sum(mask)
     for batch_size in (7, 3):
-        assert held_out_loss(model, rows, 10, batch_size, torch.device("cpu")) == pytest.approx(total / tokens, abs=1e-5)
+        assert held_out_loss(model, rows, 10, batch_size, torch.device("cpu")) == pytest.approx(
+            total / tokens, abs=1e-5
+        )
 
 
 def test_supervised_tokens_of_a_smaller_last_batch_are_answer_and_end():
     """The end token lost from the loss (the model never stops), or prompt tokens let in."""
     tok = Tokenizer()
-    said = [("Who is the mayor of Marlow?", "Ada."), ("Name the river in Tarn.", "The river in Tarn is the Esk."), ("Hm?", "Yes.")]
-    examples = [tok.chat([{"role": "user", "content": q}, {"role": "assistant", "content": a}]) for q, a in said]
-    stream = data.epochs(examples, 2, torch.Generator().manual_seed(0), lambda e: len(e[0]))
+    said = [
+        ("Who is the mayor of Marlow?", "Ada."),
+        ("Name the river in Tarn.", "The river in Tarn is the Esk."),
+        ("Hm?", "Yes."),
+    ]
+    examples = [
+        tok.chat([{"role": "user", "content": q}, {"role": "assistant", "content": a}])
+        for q, a in said
+    ]
+    stream = batches.epochs(examples, 2, torch.Generator().manual_seed(0), lambda e: len(e[0]))
     sizes, seen = [], []
     for batch in (next(stream), next(stream)):
-        ids, mask = data.conversation_batch(batch, tok.pad, "cpu")
+        ids, mask = batches.conversation_batch(batch, tok.pad, "cpu")
         sizes.append(len(ids))
         seen += [row[m].tolist() for row, m in zip(ids, mask)]
     assert sorted(sizes) == [1, 2]
@@ -96,9 +122,14 @@ def test_supervised_tokens_of_a_smaller_last_batch_are_answer_and_end():
 
 
 def test_prompt_of_is_everything_before_the_last_answer():
-    """In a chat of several turns the first answer belongs to the prompt; the assistant token does too."""
+    """In a chat of several turns the first answer belongs to the prompt; the assistant token does
+    too."""
     tok = Tokenizer()
-    turns = [{"role": "user", "content": "Hello?"}, {"role": "assistant", "content": "Sure!"}, {"role": "user", "content": "Who?"}]
+    turns = [
+        {"role": "user", "content": "Hello?"},
+        {"role": "assistant", "content": "Sure!"},
+        {"role": "user", "content": "Who?"},
+    ]
     example = tok.chat(turns + [{"role": "assistant", "content": "Ada."}])
     assert prompt_of(example) == tok.prompt(turns)
     assert example[0][len(prompt_of(example)):] == tok.completion("Ada.")

@@ -13,7 +13,9 @@ def test_pass_at_k_is_the_share_of_all_draws_with_a_right_one(n):
         answers = [1] * right + [0] * (n - right)
         for k in range(1, n + 1):
             draws = list(itertools.combinations(answers, k))
-            assert pass_at_k(n, right, k) == pytest.approx(sum(map(max, draws)) / len(draws), abs=1e-12)
+            assert pass_at_k(n, right, k) == pytest.approx(
+                sum(map(max, draws)) / len(draws), abs=1e-12
+            )
 
 
 def test_pass_at_k_refuses_what_cannot_be():
@@ -23,18 +25,24 @@ def test_pass_at_k_refuses_what_cannot_be():
 
 
 def test_pass_at_k_is_unbiased():
-    """Over all outcomes of n = 5 independent answers its mean is 1 - (1-p)^k exactly; the plug-in's is lower."""
+    """Over all outcomes of n = 5 independent answers its mean is 1 - (1-p)^k exactly; the plug-in's
+    is lower."""
     p, n = 0.3, 5
     for k in (1, 2, 4):
-        mean = sum(pass_at_k(n, sum(o), k) * p ** sum(o) * (1 - p) ** (n - sum(o)) for o in itertools.product((0, 1), repeat=n))
+        mean = sum(
+            pass_at_k(n, sum(o), k) * p ** sum(o) * (1 - p) ** (n - sum(o))
+            for o in itertools.product((0, 1), repeat=n)
+        )
         assert mean == pytest.approx(1 - (1 - p) ** k, abs=1e-12)
 
 
 def test_majority_vote_against_every_order():
-    """A tie that goes to the first or is lost: over all orders, the first of the most frequent is the truth as often as the vote says."""
+    """A tie that goes to the first or is lost: over all orders, the first of the most frequent is
+    the truth as often as the vote says."""
     for answers in itertools.product((1, 2, None), repeat=4):
         orders = [[a for a in o if a is not None] for o in itertools.permutations(answers)]
-        wins = [max(o, key=o.count) == 1 if o else False for o in orders]          # max keeps the first of equals
+        # max keeps the first of equals
+        wins = [max(o, key=o.count) == 1 if o else False for o in orders]
         assert majority_vote(answers, 1) == pytest.approx(sum(wins) / len(wins)), answers
 
 

@@ -1,13 +1,16 @@
-"""Text and ids: nothing is lost, nothing is forged, and the bundled vocabulary is what its trainer makes."""
+"""Text and ids: nothing is lost, nothing is forged, and the bundled vocabulary is what its trainer
+makes."""
 import os
 
 import pytest
 
-from nanorlhf import towns
-from nanorlhf.tokenizer import TOWNS_RANKS, Tokenizer, towns_ranks
+from nanorlhf.tokenizer import Tokenizer
+from nanorlhf.worlds import towns, vocabulary
 
 
-@pytest.mark.parametrize("text", ["The mayor of Marlow is Ada.", "naïve 漢字 \n\t  🙂 x=1;", "", "<|end|><|user|>"])
+@pytest.mark.parametrize(
+    "text", ["The mayor of Marlow is Ada.", "naïve 漢字 \n\t  🙂 x=1;", "", "<|end|><|user|>"]
+)
 def test_round_trip_and_no_forged_specials(text):
     tokenizer = Tokenizer()
     ids = tokenizer.encode(text)
@@ -16,7 +19,12 @@ def test_round_trip_and_no_forged_specials(text):
 
 
 def test_the_bundled_vocabulary_is_rebuilt_byte_for_byte():
-    assert towns_ranks().encode() == open(TOWNS_RANKS, "rb").read()
+    path = vocabulary.path_of("towns")
+    with open(path, "rb") as f:
+        bundled = f.read()
+    ranks = towns.train_vocabulary()
+    assert vocabulary.as_text(ranks).encode() == bundled
+    assert vocabulary.from_text(bundled.decode()) == towns.vocabulary() == ranks
 
 
 def test_every_name_of_the_world_is_one_token():
@@ -37,7 +45,10 @@ def test_chat_masks_the_answers_and_their_end_tokens():
     assert Tokenizer(**tokenizer.state()).chat(messages) == (ids, mask)
 
 
-@pytest.mark.skipif("TIKTOKEN_CACHE_DIR" not in os.environ, reason="needs tiktoken's gpt2 files offline (TIKTOKEN_CACHE_DIR)")
+@pytest.mark.skipif(
+    "TIKTOKEN_CACHE_DIR" not in os.environ,
+    reason="needs tiktoken's gpt2 files offline (TIKTOKEN_CACHE_DIR)",
+)
 def test_gpt2():
     tokenizer = Tokenizer("gpt2")
     assert tokenizer.end == 50257 and tokenizer.vocab_size == 50262

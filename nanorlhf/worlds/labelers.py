@@ -1,8 +1,10 @@
-"""People who judge answers: pairs, strength on a five-point scale, rankings, thumbs. They grade by the world's table, give or take.
+"""People who judge answers: pairs, strength on a five-point scale, rankings, thumbs. They grade by
+the world's table, give or take.
 
-All four kinds come from one labeler. An answer is liked as much as its gold, and a bias or two, say; what is *felt* is that plus Gumbel
-noise, anew each time. Then a feels better than b with chance sigmoid(liking(a) - liking(b)), which is Bradley-Terry, and sorting by
-what is felt is a draw from Plackett-Luce.
+All four kinds come from one labeler. An answer is liked as much as its gold, and a bias or two,
+say; what is *felt* is that plus Gumbel noise, anew each time. Then a feels better than b with
+chance sigmoid(utility(a) - utility(b)), which is Bradley-Terry, and sorting by what is felt is a
+draw from Plackett-Luce.
 
 a, b, answer: what the world's `grade` returned, with "tokens" where longer_bias is used, and with
 "believed" where gullible is: its gold in the eyes of who takes the common errors for true.
@@ -11,18 +13,21 @@ noise: share of labels given blindly. gullible: share of labels given by those w
 import math
 
 BAR = 0.5               # gold from which a thumb points up more often than down
-SCALE = (0.5, 2.0)      # nats of felt difference from which an answer is better, and from which it is much better
+# nats of felt difference from which an answer is better, and from which it is much better
+SCALE = (0.5, 2.0)
 
 
-def liking(answer, sharpness=2.0, longer_bias=0.0, polite_bias=0.0):
-    """Nats. sharpness: for a unit of gold; longer_bias: for ten more tokens; polite_bias: for being polite, beyond what gold gives."""
+def utility(answer, sharpness=2.0, longer_bias=0.0, polite_bias=0.0):
+    """Nats. sharpness: for a unit of gold; longer_bias: for ten more tokens; polite_bias: for being
+    polite, beyond what gold gives."""
     longer = longer_bias * answer["tokens"] / 10 if longer_bias else 0.0
     polite = polite_bias * bool(answer.get("manners"))
     return sharpness * answer["gold"] + longer + polite
 
 
 def sigmoid(x):
-    return (1 + math.tanh(x / 2)) / 2           # 1 / (1 + exp(-x)) overflows where a labeler is very sharp
+    # 1 / (1 + exp(-x)) overflows where a labeler is very sharp
+    return (1 + math.tanh(x / 2)) / 2
 
 
 def as_believed(answer):
@@ -31,15 +36,15 @@ def as_believed(answer):
 
 def prefers_first(a, b, sharpness=2.0, noise=0.0, gullible=0.0, **bias):
     """Chance that a is preferred to b (Bradley and Terry 1952)."""
-    p = sigmoid(liking(a, sharpness, **bias) - liking(b, sharpness, **bias))
+    p = sigmoid(utility(a, sharpness, **bias) - utility(b, sharpness, **bias))
     if gullible:
         p_believed = prefers_first(as_believed(a), as_believed(b), sharpness, **bias)
         p = (1 - gullible) * p + gullible * p_believed
     return noise / 2 + (1 - noise) * p
 
 
-def feel(answer, rng, sharpness=2.0, **bias):
-    return liking(answer, sharpness, **bias) - math.log(rng.expovariate(1))
+def felt_utility(answer, rng, sharpness=2.0, **bias):
+    return utility(answer, sharpness, **bias) - math.log(rng.expovariate(1))
 
 
 def strength(a, b, rng, sharpness=2.0, noise=0.0, gullible=0.0, **bias):
@@ -48,8 +53,12 @@ def strength(a, b, rng, sharpness=2.0, noise=0.0, gullible=0.0, **bias):
         return rng.choice((-2, -1, 0, 1, 2))
     if gullible and rng.random() < gullible:
         a, b = as_believed(a), as_believed(b)
-    gap = feel(a, rng, sharpness, **bias) - feel(b, rng, sharpness, **bias)
-    return int(math.copysign(sum(abs(gap) >= step for step in SCALE), gap))
+    gap = felt_utility(a, rng, sharpness, **bias) - felt_utility(b, rng, sharpness, **bias)
+    size = 0
+    for step in SCALE:
+        if abs(gap) >= step:
+            size += 1
+    return size if gap > 0 else -size
 
 
 def ranking(answers, rng, sharpness=2.0, noise=0.0, gullible=0.0, **bias):
@@ -58,13 +67,13 @@ def ranking(answers, rng, sharpness=2.0, noise=0.0, gullible=0.0, **bias):
         return rng.sample(range(len(answers)), len(answers))
     if gullible and rng.random() < gullible:
         answers = [as_believed(a) for a in answers]
-    felt = [feel(a, rng, sharpness, **bias) for a in answers]
+    felt = [felt_utility(a, rng, sharpness, **bias) for a in answers]
     return sorted(range(len(answers)), key=lambda i: -felt[i])
 
 
 def thumb_up(answer, sharpness=2.0, noise=0.0, gullible=0.0, **bias):
     """Chance of a thumb up for an answer on its own: a half where it is as good as BAR."""
-    p = sigmoid(liking(answer, sharpness, **bias) - sharpness * BAR)
+    p = sigmoid(utility(answer, sharpness, **bias) - sharpness * BAR)
     if gullible:
         p = (1 - gullible) * p + gullible * thumb_up(as_believed(answer), sharpness, **bias)
     return noise / 2 + (1 - noise) * p

@@ -1,0 +1,86 @@
+"""Stages one after the other, or two side by side: what demo.py and runs/ are made of.
+
+    stages.alone(train_base, run=run, seed=seed)
+    stages.beside((train_ppo, {"run": run}), (train_dpo, {"run": run}))
+
+A stage that runs alone has two threads, one beside another has one, whatever the machine has.
+Floats add up in another order with another number of threads; with the same number a recipe gives
+the same figures. Two stages of two threads on two cores would wait for each other, five times as
+long.
+"""
+import argparse
+import contextlib
+import importlib
+import multiprocessing
+import os
+import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+
+import torch
+
+from nanorlhf import InputError
+
+
+def said(name, settings):
+    """The command line of a stage."""
+    flags = "".join(f" --{key}" if value is True else f" --{key} {value}"
+                    for key, value in settings.items())
+    return f"{name}.py{flags}"
+
+
+def alone(script, **settings):
+    """script.train with these settings, in this process -> what it returns."""
+    print(f"\n=== {said(script.__name__, settings)} ===", flush=True)
+    start = time.perf_counter()
+    torch.set_num_threads(2)
+    made = script.train(script.Config(**settings))
+    print(f"({time.perf_counter() - start:.0f} s)", flush=True)
+    return made
+
+
+def beside(*jobs):
+    """(script, settings), two at a time, each in a process of its own.
+
+    What a stage prints goes to <run>/<its folder>/output.txt; the terminal is told when it begins
+    and ends. The first error is raised here when all have ended.
+    """
+    spawn, problems = multiprocessing.get_context("spawn"), []
+    # a fresh process for each: the random state of torch, its threads and its memory are its own
+    with ProcessPoolExecutor(2, spawn, max_tasks_per_child=1) as pool:
+        running = {}
+        print()
+        for script, settings in jobs:
+            cfg = script.Config(**settings)         # a wrong setting is found before anything runs
+            output = f"{cfg.run}/{cfg.out or script.__name__}/output.txt"
+            command = said(script.__name__, settings)
+            print(f"=== {command} ===   side by side, its words in {output}", flush=True)
+            running[pool.submit(_work, script.__name__, cfg, output)] = command, output
+        for done in as_completed(running):
+            command, output = running[done]
+            try:
+                print(f"({done.result():.0f} s: {command})", flush=True)
+            except Exception as e:
+                problems.append(InputError(f"{command}: {e}; see {output}"))
+    if problems:
+        raise problems[0]
+
+
+def _work(name, cfg, output):
+    """In the new process -> the seconds it took."""
+    torch.set_num_threads(1)
+    os.makedirs(os.path.dirname(output), exist_ok=True)
+    start = time.perf_counter()
+    with open(output, "w", encoding="utf-8", buffering=1) as f:
+        with contextlib.redirect_stdout(f), contextlib.redirect_stderr(f):
+            importlib.import_module(name).train(cfg)
+    return time.perf_counter() - start
+
+
+def options(doc, run, argv=None):
+    """--run and --seed of a recipe -> (run, seed)"""
+    parser = argparse.ArgumentParser(description=doc, allow_abbrev=False,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", default=run, help=f"the run's folder (default: {run})")
+    parser.add_argument("--seed", type=int, default=0, help="of everything drawn (default: 0)")
+    args = parser.parse_args(argv)
+    return args.run, args.seed
