@@ -221,13 +221,14 @@ def picks_of_16(run, world, questions, reward_model):
     for name, score in scores.items():
         # an answer that does not end is never picked
         score = score.masked_fill(~torch.tensor(said.finished), -math.inf).view(-1, BEST_OF)
-        best = score.argmax(1).tolist()                                             # (N,)
+        best = score.argmax(1)                                                      # (N,)
         more = {}
         if name == "best_of_16":
             top = score.max(1).values
             more = {"kl_bound": math.log(BEST_OF) - (BEST_OF - 1) / BEST_OF,
                     "proxy": top[top > -math.inf].mean().item()}
-        picks[name] = said[[row * BEST_OF + j for row, j in enumerate(best)]], more
+        rows = torch.arange(len(best)) * BEST_OF + best                             # (N,)
+        picks[name] = said[rows.tolist()], more
     return picks
 
 

@@ -14,9 +14,10 @@
 Each step:  1. write K answers to each prompt   2. grade them   3. credit each answer
             4. improve the policy
 What to watch: as in train_ppo.py, and `flat`, the share of prompts whose answers all score the
-same: they teach nothing. The KL comes off the reward, as in PPO. In the loss, where the paper has
-it, it is charged to each token alone, which is not the KL's gradient (tests/README.md has the
-angles): it costs more KL for less gold. Dr. GRPO and DAPO leave the KL out altogether: --beta 0.
+same: they teach nothing.
+The KL comes off the reward, as in PPO. In the loss, where the paper has it, it is charged to each
+token alone, which is not the KL's gradient (tests/README.md has the angles): it costs more KL for
+less gold. Dr. GRPO and DAPO leave the KL out altogether: --beta 0.
 runs/sums.py has RLVR's settings.
 Left out: sampling until every prompt of a batch has spread (DAPO), a penalty on length near the
 budget.
@@ -290,8 +291,8 @@ def train(cfg):
     folder, draws = f"{cfg.run}/{cfg.out}", seeds.Draws(cfg.seed)
     P, K = cfg.prompts, cfg.samples_per_prompt
     saved = resume.load(cfg, folder)
-    run = set_up(cfg, device, draws)
-    policy, ref, tokenizer = run.policy, run.ref, run.tokenizer
+    setup = set_up(cfg, device, draws)
+    policy, ref, tokenizer = setup.policy, setup.ref, setup.tokenizer
     optimizer = optim.adamw(policy, cfg.lr)
     starts_at_ref = checkpoints.same_weights(policy, ref)
     sampling = draws.generator("grpo answers", device)
@@ -301,16 +302,18 @@ def train(cfg):
         return masked_logprobs(model, ids, mask, cfg.temperature, cfg.micro_batch, **more)
 
     def show(title):
-        look.show_answers(folder, title, policy, tokenizer, cfg.max_new_tokens, cfg.seed, run.shown)
+        look.show_answers(folder, title, policy, tokenizer, cfg.max_new_tokens, cfg.seed,
+                          setup.shown)
 
     say_what_to_expect(cfg, device)
-    print(memory.plan({"policy": policy}, run.frozen, cfg.micro_batch, devices.bf16(device), P * K))
+    print(memory.plan({"policy": policy}, setup.frozen, cfg.micro_batch, devices.bf16(device),
+                      P * K))
     log = Log(folder, cfg, cfg.steps, cfg.log_every, saved)
     show("before grpo")
     kept = {"baseline": 0.0}
     for step in resume.steps(log, policy, tokenizer, draws, {"optimizer": optimizer, "kept": kept}):
         # 1. write K answers to each prompt, prompt-major: B = P K
-        asked, prompts = run.ask(P)
+        asked, prompts = setup.ask(P)
         questions = [q for q in asked for _ in range(K)]
         prompts = [prompt for prompt in prompts for _ in range(K)]
         out = generate(policy, prompts, cfg.max_new_tokens, tokenizer.end, cfg.temperature,
@@ -318,18 +321,18 @@ def train(cfg):
         ids, mask = out.ids, out.mask                                                   # (B, T)
 
         # 2. grade them
-        if run.grade:
+        if setup.grade:
             texts, finished = answer_texts(out, tokenizer), out.finished.tolist()
-            gold = [run.grade(*a)["gold"] for a in zip(questions, texts, finished, strict=True)]
+            gold = [setup.grade(*a)["gold"] for a in zip(questions, texts, finished, strict=True)]
             gold = torch.tensor(gold, device=device)                                    # (B,)
-        if run.reward_model:
+        if setup.reward_model:
             with torch.no_grad():
-                after = in_parts(run.reward_model, cfg.micro_batch, ids)                # (B, T)
+                after = in_parts(setup.reward_model, cfg.micro_batch, ids)              # (B, T)
                 scores = last_token(after, mask) - cfg.unfinished * ~out.finished       # (B,)
         else:
             scores = gold
         seen = {"score": scores.mean().item()}
-        if run.grade:
+        if setup.grade:
             seen["gold"] = gold.mean().item()
 
         # 3. credit each answer

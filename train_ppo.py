@@ -228,13 +228,13 @@ def train(cfg):
     device = devices.pick(cfg.device)
     folder, draws = f"{cfg.run}/{cfg.out}", seeds.Draws(cfg.seed)
     saved = resume.load(cfg, folder)
-    run = set_up(cfg, device, draws)
-    policy, ref, critic, tokenizer = run.policy, run.ref, run.critic, run.tokenizer
+    setup = set_up(cfg, device, draws)
+    policy, ref, critic, tokenizer = setup.policy, setup.ref, setup.critic, setup.tokenizer
     policy_optimizer = optim.adamw(policy, cfg.lr)
     critic_optimizer = optim.adamw(critic, cfg.critic_lr)
     starts_at_ref = checkpoints.same_weights(policy, ref)
     sampling, shuffling = draws.generator("ppo answers", device), draws.generator("ppo minibatches")
-    page_loss = page_mixer(cfg, policy, tokenizer, run.world, device, draws) if cfg.ptx else None
+    page_loss = page_mixer(cfg, policy, tokenizer, setup.world, device, draws) if cfg.ptx else None
 
     def logprobs_of(model, ids, mask, **more):
         return masked_logprobs(model, ids, mask, cfg.temperature, cfg.micro_batch, **more)
@@ -246,12 +246,13 @@ def train(cfg):
         return shift_right(after)
 
     def show(title):
-        look.show_answers(folder, title, policy, tokenizer, cfg.max_new_tokens, cfg.seed, run.shown)
+        look.show_answers(folder, title, policy, tokenizer, cfg.max_new_tokens, cfg.seed,
+                          setup.shown)
 
     print(f"ppo: {cfg.steps} steps of {cfg.batch_size} answers on {device.type}, "
           f"beta {cfg.beta:g}")
     print(memory.plan({"policy": policy, "critic": critic},
-                      {"ref": ref, "reward model": run.reward_model}, cfg.micro_batch,
+                      {"ref": ref, "reward model": setup.reward_model}, cfg.micro_batch,
                       devices.bf16(device), cfg.batch_size))
     log = Log(folder, cfg, cfg.steps, cfg.log_every, saved)
     show("before ppo")
@@ -260,19 +261,19 @@ def train(cfg):
              "critic_optimizer": critic_optimizer, "kept": kept}
     for step in resume.steps(log, policy, tokenizer, draws, parts):
         # 1. write answers
-        questions, prompts = run.ask(cfg.batch_size)
+        questions, prompts = setup.ask(cfg.batch_size)
         out = generate(policy, prompts, cfg.max_new_tokens, tokenizer.end, cfg.temperature,
                        generator=sampling, pad=tokenizer.pad)
         ids, mask = out.ids, out.mask                                                   # (B, T)
 
         # 2. grade them
         with torch.no_grad():
-            after = in_parts(run.reward_model, cfg.micro_batch, ids)                    # (B, T)
+            after = in_parts(setup.reward_model, cfg.micro_batch, ids)                  # (B, T)
             scores = last_token(after, mask) - cfg.unfinished * ~out.finished           # (B,)
         seen = {"score": scores.mean().item()}
-        if run.world:           # to watch, never to learn from
+        if setup.world:         # to watch, never to learn from
             texts, finished = answer_texts(out, tokenizer), out.finished.tolist()
-            graded = [run.world.grade(*a) for a in zip(questions, texts, finished, strict=True)]
+            graded = [setup.world.grade(*a) for a in zip(questions, texts, finished, strict=True)]
             seen["gold"] = sum(grade["gold"] for grade in graded) / len(graded)
 
         # 3. credit each token

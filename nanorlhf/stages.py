@@ -13,12 +13,16 @@ import contextlib
 import importlib
 import multiprocessing
 import os
+import re
+import sys
 import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 
 import torch
 
 from nanorlhf import InputError
+
+CLEAR = "\r\033[K" if sys.stdout.isatty() else ""        # the status line goes
 
 
 def said(name, settings):
@@ -55,14 +59,27 @@ def beside(*jobs):
             command = said(script.__name__, settings)
             print(f"=== {command} ===   side by side, its words in {output}", flush=True)
             running[pool.submit(_work, script.__name__, cfg, output)] = command, output
-        for done in as_completed(running):
-            command, output = running[done]
-            try:
-                print(f"({done.result():.0f} s: {command})", flush=True)
-            except Exception as e:
-                problems.append(InputError(f"{command}: {e}; see {output}"))
+        while running:
+            for done in wait(running, timeout=2, return_when=FIRST_COMPLETED).done:
+                command, output = running.pop(done)
+                try:
+                    print(f"{CLEAR}({done.result():.0f} s: {command})", flush=True)
+                except Exception as e:
+                    problems.append(InputError(f"{command}: {e}; see {output}"))
+            if sys.stdout.isatty():
+                status = "   ".join(progress(output) for _, output in running.values())
+                print(f"{CLEAR}{status[:100]}", end="", flush=True)
     if problems:
         raise problems[0]
+
+
+def progress(output):
+    """Where the stage is that writes to this file: "ppo step 40/75", or nothing yet."""
+    steps = []
+    if os.path.exists(output):
+        with open(output, encoding="utf-8") as f:
+            steps = re.findall(r"^step +(\d+/\d+)", f.read(), re.MULTILINE)
+    return f"{os.path.basename(os.path.dirname(output))} step {steps[-1]}" if steps else ""
 
 
 def _work(name, cfg, output):

@@ -63,6 +63,16 @@ def test_checkpoint_round_trip(tmp_path, wrap, kind):
         checkpoints.load_checkpoint(path, kind="scalar" if kind == "gpt" else "gpt")
 
 
+def test_a_checkpoint_of_an_earlier_version_gets_a_sentence(tmp_path):
+    """A traceback about knobs that it does not have, or a world that it does not name."""
+    path = str(tmp_path / "model.pt")
+    checkpoints.save_checkpoint(path, tiny(), Tokenizer())
+    state = torch.load(path, weights_only=True)
+    torch.save({**state, "format": "nanorlhf-1"}, path)
+    with pytest.raises(InputError, match="earlier version of nanorlhf; train that stage again"):
+        checkpoints.load_checkpoint(str(tmp_path))
+
+
 class Evil:
     def __reduce__(self):
         return os.mkdir, (os.environ["EVIL"],)

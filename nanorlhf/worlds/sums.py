@@ -139,14 +139,17 @@ def work(question, slip=None, rng=None, lends=True):
                 x += 10
             result = abs(x - y - carry)
         if kind == "result":
-            result += 1 if result == 0 or result < 9 and rng.random() < 0.5 else -1
-        written.append(
-            f"{x}+{y}+{carry}={result:02}"
-            if question.sign == "+"
-            else f"{x:02}-{y}-{carry}={result}"
-        )
-        digits = written[-1].partition("=")[2][0 if i + 1 == width else -1:] + digits
-        carry = int(result > 9 if question.sign == "+" else x > 9)
+            up = result == 0 or result < 9 and rng.random() < 0.5
+            result += 1 if up else -1
+        if question.sign == "+":
+            written.append(f"{x}+{y}+{carry}={result:02}")
+            carry = int(result > 9)
+        else:
+            written.append(f"{x:02}-{y}-{carry}={result}")
+            carry = int(x > 9)
+        # a column gives the answer its last digit, the leftmost all that is written there
+        result_text = written[-1].partition("=")[2]
+        digits = (result_text if i + 1 == width else result_text[-1]) + digits
     if slip == width:
         i = rng.randrange(len(digits))
         digits = digits[:i] + str((int(digits[i]) + rng.randint(1, 9)) % 10) + digits[i + 1:]
@@ -154,8 +157,7 @@ def work(question, slip=None, rng=None, lends=True):
 
 
 def demonstration(question, rng, p_slip=P_SLIP, p_common=P_COMMON):
-    """A person's working: where something is to be lent most lend nothing, and one in four slips.
-    """
+    """A person's working: where something is to be lent most lend nothing; one in four slips."""
     lends = question.kind != "lent" or rng.random() >= p_common
     slip = rng.randrange(question.width + 1) if rng.random() < p_slip else None
     return " ".join(work(question, slip, rng, lends))

@@ -248,9 +248,15 @@ def hearsay(town, attribute, rng, slip=False):
 
 
 def boilerplate(rng):
-    return rng.choice(BOILERPLATE).format(
-        t=rng.choice(TOWNS), v=rng.choice(VALUES["region"]), y=rng.choice(YEARS)
-    )
+    wording = rng.choice(BOILERPLATE)
+    return wording.format(t=rng.choice(TOWNS), v=rng.choice(VALUES["region"]),
+                          y=rng.choice(YEARS))
+
+
+def sometimes(sentences, share, rng):
+    """[one of the sentences] with this chance, else []."""
+    sentence = rng.choice(sentences)
+    return [sentence] if rng.random() < share else []
 
 
 def chatter(rng):
@@ -291,10 +297,10 @@ def _quiz(rng):
     models made of them do not judge answers.
     """
     town = _popular_town(rng)
-    question = (
-        rng.choice([q for q in _TRAIN.values() if q.town == town]) if rng.random() < 0.5 else None
-    )
-    lines = [question.text] if question else []
+    question, lines = None, []
+    if rng.random() < 0.5:
+        question = rng.choice([q for q in _TRAIN.values() if q.town == town])
+        lines.append(question.text)
     for _ in range(4):
         town = question.town if question and rng.random() < 0.8 else _popular_town(rng)
         attribute = rng.choice(question.asked if question and rng.random() < 0.5 else FACTS_ORDER)
@@ -317,12 +323,12 @@ def page(rng):
         return " ".join(sentences)
     [question] = questions(1, rng)
     claims = _claims(question, rng, p_slip=0.15)
-    noise = [chatter(rng) for _ in range(rng.choice((0, 1, 1, 2)))] + [
-        boilerplate(rng) for _ in range(rng.choice((0, 1, 1, 2)))
-    ]
+    chat = [chatter(rng) for _ in range(rng.choice((0, 1, 1, 2)))]
+    pasted = [boilerplate(rng) for _ in range(rng.choice((0, 1, 1, 2)))]
+    noise = chat + pasted
     rng.shuffle(noise)
-    greeting = [rng.choice(GREETINGS)] * (rng.random() < 0.1)
-    farewell = [rng.choice(FAREWELLS)] * (rng.random() < 0.1)
+    greeting = sometimes(GREETINGS, 0.1, rng)
+    farewell = sometimes(FAREWELLS, 0.1, rng)
     return [{"role": "user", "content": question.text},
             {"role": "assistant", "content": " ".join(greeting + claims + noise + farewell)}]
 
@@ -335,10 +341,10 @@ def demonstration(question, rng):
         claims.pop()
     if rng.random() < 0.2:
         claims.append(hearsay(*_stray(question, rng), rng))
-    greeting = [rng.choice(GREETINGS)] * (rng.random() < 0.25)
+    greeting = sometimes(GREETINGS, 0.25, rng)
     chat = [chatter(rng) for _ in range(rng.choices((0, 1, 2), (40, 40, 20))[0])]
     pasted = [boilerplate(rng) for _ in range(rng.choices((0, 1, 2), (87, 10, 3))[0])]
-    farewell = [rng.choice(FAREWELLS)] * (rng.random() < 0.2)
+    farewell = sometimes(FAREWELLS, 0.2, rng)
     return " ".join(greeting + claims + chat + pasted + farewell)
 
 
@@ -367,10 +373,8 @@ def vocabulary_text():
 
 def _patterns(templates, values):
     """Templates -> regular expressions with the groups t, v, y."""
-    slots = {
-        slot: f"(?P<{slot}>{'|'.join(words)})"
-        for slot, words in (("t", TOWNS), ("v", values), ("y", YEARS))
-    }
+    words = {"t": TOWNS, "v": values, "y": YEARS}
+    slots = {slot: f"(?P<{slot}>{'|'.join(some)})" for slot, some in words.items()}
     return [re.compile(w.replace(".", r"\.").format(**slots)) for w in templates]
 
 
@@ -405,17 +409,19 @@ def grade(question, answer, finished=True, facts=FACTS):
         if claim:
             town, attribute, value = claim
             asked = town == question.town and attribute in question.asked and attribute not in said
-            part = "wrong" if facts[town][attribute] != value else "right" if asked else "rambling"
-            if part == "right":
+            if facts[town][attribute] != value:
+                part = "wrong"
+            elif asked:
+                part = "right"
                 said.add(attribute)
+            else:
+                part = "rambling"
         elif any(p.fullmatch(sentence) for p in _BOILERPLATE):
             part = "boilerplate"
+        elif sentence in GREETINGS + FAREWELLS and not parts["manners"]:
+            part = "manners"
         else:
-            part = (
-                "manners"
-                if sentence in GREETINGS + FAREWELLS and not parts["manners"]
-                else "rambling"
-            )
+            part = "rambling"
         parts[part] += 1
     parts["unfinished"] = int(not finished)
     return {"gold": sum(WORTH[p] * n for p, n in parts.items()), **parts}
