@@ -488,6 +488,21 @@ def test_the_knobs_come_with_the_checkpoint(pipeline):
         )
 
 
+@pytest.mark.parametrize("script, flags", [
+    ("train_ppo", ("--reward", "{run}/orm", "--batch_size", 4, "--max_new_tokens", 40)),
+    ("train_grpo", ("--reward", "verifier", "--prompts", 2, "--max_new_tokens", 40)),
+    ("train_online_dpo", ("--batch_size", 4, "--max_new_tokens", 40))])
+def test_prompts_have_the_checkpoint_s_digits(script, flags, pipeline, tmp_path, monkeypatch):
+    """Three digits asked of a model of two, by a stage that nobody told of the knob."""
+    asked, grade = [], sums.grade
+    monkeypatch.setattr(sums, "grade", lambda q, *rest: asked.append(q) or grade(q, *rest))
+    flags = [str(flag).format(run=pipeline) for flag in flags]
+    start = ("--init", f"{pipeline}/sft", "--ref", f"{pipeline}/sft")
+    call(monkeypatch, script, "--run", tmp_path, *start, "--steps", 1, "--device", "cpu", *flags)
+    trained = [q for q in asked if q not in sums.SHOWN]
+    assert trained and {q.width for q in trained} == {2}
+
+
 def test_rejection_sampling_on_sums(pipeline, tmp_path, monkeypatch):
     """A script that asks the towns' questions of every world; a check that is not asked."""
     call(
