@@ -58,14 +58,21 @@ def check(cfg):
 
 
 def help_texts(Config):
-    """{field: its comment}: the lines right above a field and the end of its own, in one."""
-    texts, above = {}, []
+    """{field: (the heading it stands under, its comment)}.
+
+    The comment is the lines right above a field and the end of its own, in one.
+    """
+    texts, above, heading = {}, [], "settings"
     for line in inspect.getsource(Config).splitlines():
-        if comment := re.fullmatch(r" +# ?(.*)", line):
-            above = [] if comment[1].startswith("----") else above + [comment[1]]
+        comment = re.fullmatch(r" +# ?(.*)", line)
+        field = re.match(r" +(\w+): [^#]*(?:# *(.*))?$", line)
+        if comment and comment[1].startswith("----"):
+            heading, above = comment[1].strip("- "), []
+        elif comment:
+            above.append(comment[1])
         else:
-            if field := re.match(r" +(\w+): [^#]*(?:# *(.*))?$", line):
-                texts[field[1]] = " ".join(above + [field[2] or ""]).strip()
+            if field:
+                texts[field[1]] = heading, " ".join(above + [field[2] or ""]).strip()
             above = []
     return texts
 
@@ -77,9 +84,12 @@ def parse(Config, doc, argv=None):
     """
     parser = argparse.ArgumentParser(description=doc, allow_abbrev=False,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    comments = help_texts(Config)
+    texts, groups = help_texts(Config), {}
     for f in dataclasses.fields(Config):
-        text = f"{comments.get(f.name, '')} (default: {f.default})".replace("%", "%%")
+        heading, comment = texts[f.name]
+        if heading not in groups:
+            groups[heading] = parser.add_argument_group(heading)
+        text = f"{comment} (default: {f.default!r})".replace("%", "%%")
         how = {"help": text, "default": f.default}
         if f.type is bool:
             how["action"] = argparse.BooleanOptionalAction
@@ -87,7 +97,7 @@ def parse(Config, doc, argv=None):
             how["choices"] = choices
         else:
             how |= {"type": f.type, "metavar": f.type.__name__}
-        parser.add_argument(f"--{f.name}", **how)
+        groups[heading].add_argument(f"--{f.name}", **how)
     return Config(**vars(parser.parse_args(argv)))
 
 

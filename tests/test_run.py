@@ -15,6 +15,7 @@ from nanorlhf.tokenizer import Tokenizer
 @dataclass
 class Config:
     steps: int = 10     # how many
+    # ---- the loss ----
     # price
     # of a nat
     beta: float = 0.1
@@ -48,7 +49,9 @@ def test_settings(capsys):
             Config(**wrong)
     with pytest.raises(SystemExit):
         settings.parse(Config, "", ["-h"])
-    assert "price of a nat" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "price of a nat (default: 0.1)" in said and "---- the loss" not in said
+    assert "the loss:\n  --beta" in said
 
 
 @pytest.mark.parametrize("wrap, kind", [(lambda m: m, "gpt"), (ScalarModel, "scalar")])
