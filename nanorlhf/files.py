@@ -13,6 +13,7 @@ and line.
 """
 import gzip
 import json
+import math
 import os
 import re
 import zlib
@@ -263,23 +264,30 @@ def load_prompts(path, tokenizer, room):
 
 
 def load_problems(path, tokenizer, room):
-    """Rows {"question", "answer"} whose answer ends in "#### number" -> [Problem].
+    """Rows {"question", "answer"} -> ([Problem], Counter of what was dropped).
 
-    What has no number, or a prompt longer than room, is dropped and counted.
+    The answer ends in "#### number", is a number and nothing else, or is a JSON number. What has
+    none, or a prompt longer than room, is dropped and counted.
     """
     problems, report = [], Counter()
     for where, row in read_jsonl(path):
-        if not isinstance(row.get("question"), str) or not isinstance(row.get("answer"), str):
-            raise InputError(
-                f"{where}: keys {sorted(row)}; a problem has a question and an answer, both strings"
-            )
-        number = final_number(row["answer"])
+        question, answer = row.get("question"), row.get("answer")
+        is_number = isinstance(answer, int | float) and not isinstance(answer, bool)
+        if not isinstance(question, str) or not (isinstance(answer, str) or is_number):
+            raise InputError(f"{where}: keys {sorted(row)}; a problem has a question, a string, "
+                             "and an answer, a string or a number")
+        if is_number:
+            number = answer if math.isfinite(answer) else None
+        else:
+            number = final_number(answer)
+            if number is None:
+                number = read_number(answer)
         if number is None:
             report["dropped: no number behind a # in the answer"] += 1
-        elif len(tokenizer.prompt(row["question"])) > room:
+        elif len(tokenizer.prompt(question)) > room:
             report[f"dropped: the question takes more than {room} tokens"] += 1
         else:
-            problems.append(Problem(row["question"], number))
+            problems.append(Problem(question, number))
     return _some(problems, report, f"{path}: no problem is left"), report
 
 
@@ -356,19 +364,74 @@ WORTH = {"correct": 1.0, "format": 0.1}
 
 
 def final_number(text):
-    """The number behind the last run of #, "#0632" or "#### 1,200", or None.
+    """The number that an answer ends in, or None: the one grammar for labels and for answers.
 
-    An earlier one does not count. Read whole or not at all.
+    It stands behind the last ####, or in the last \\boxed{}, whichever comes later; where there is
+    neither, behind the last #. Read whole or not at all, see read_number.
     """
-    if "#" not in text:
+    marks = [m.end() for m in re.finditer(r"####+", text)]
+    boxes = [m.end() for m in re.finditer(r"\\boxed\s*\{", text)]
+    if marks or boxes:
+        start = max(marks + boxes)
+        said = _inside_braces(text[start:]) if start in boxes else text[start:]
+    else:
+        # a # behind a letter is C#
+        hashes = list(re.finditer(r"(?<![A-Za-z0-9#])#+", text))
+        if not hashes:
+            return None
+        said = text[hashes[-1].end():]
+    lines = said.strip().splitlines()
+    return read_number(lines[0]) if lines else None
+
+
+def _inside_braces(text):
+    """What stands before the brace that closes a group begun already."""
+    depth = 1
+    for i, c in enumerate(text):
+        depth += (c == "{") - (c == "}")
+        if depth == 0:
+            return text[:i]
+    return ""
+
+
+# 18, 1,800, 0.5, .5, 1e6; then what may stand before and behind it
+NUMERAL = r"((?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE]([-+]?[0-9]{1,2}))?"
+MULTIPLES = re.compile(r"\b(hundred|thousand|million|billion|trillion|dozen)\b", re.IGNORECASE)
+
+
+def read_number(text):
+    """The number that a text is, or None: 18, $1,800, -5, **18**, = 18, 18 apples, 18%, 3/4,
+    2 1/2, 1e6, \\frac{3}{4}, \\boxed{18}.
+
+    What goes on behind the number makes it none: 12:30, 18-3, 10^3, 18 or 19, 18 million.
+    """
+    text = re.sub(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}", r"\1/\2", text)
+    text = re.sub(r"\\(?:boxed|text|mathrm|mathbf)\s*\{([^{}]*)\}", r" \1", text)
+    text = re.sub(r"\\[,;! ]|\\[()\[\]]|[*_`]", "", text.replace("\\$", "$").replace("−", "-"))
+    m = re.match(r"[\s=:]*([-+]?)\s*[$€£]?\s*([-+]?)" + NUMERAL, text, re.ASCII)
+    if not m or len(m[3]) > 24:     # Python refuses to read numbers of thousands of digits
         return None
-    number = r"\s*(-?)\$?([0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(\.[0-9]+)?"
-    m = re.match(number, text.rpartition("#")[2])
-    # Python refuses to read numbers of thousands of digits, and a policy may write one
-    if not m or len(m[2]) > 24:
+    value, rest = _value(m[3], m[4]), text[m.end():]
+    if mixed := re.match(r"\s+([0-9]{1,9})\s*/\s*([0-9]{1,9})", rest, re.ASCII):     # 2 1/2
+        if int(mixed[2]) == 0:
+            return None
+        value, rest = value + int(mixed[1]) / int(mixed[2]), rest[mixed.end():]
+    elif fraction := re.match(r"\s*/\s*" + NUMERAL, rest, re.ASCII):
+        below = _value(fraction[1], fraction[2]) if len(fraction[1]) <= 24 else 0
+        if below == 0:
+            return None
+        value, rest = value / below, rest[fraction.end():]
+    # another digit, or a sign of arithmetic glued to it, is more than this number
+    if re.search(r"[0-9]", rest) or re.match(r"[-+^/:]", rest) or MULTIPLES.search(rest):
         return None
-    sign, digits, fraction = m[1], m[2].replace(",", ""), m[3]
-    return float(sign + digits + fraction) if fraction else int(sign + digits)
+    if "-" in (m[1], m[2]):
+        value = -value
+    return int(value) if value == int(value) else value
+
+
+def _value(digits, exponent):
+    value = float(digits.replace(",", "")) if "." in digits else int(digits.replace(",", ""))
+    return value * 10 ** int(exponent) if exponent else value
 
 
 def correct(problem, answer):

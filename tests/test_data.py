@@ -404,3 +404,144 @@ def test_prompts_of_a_file(tmp_path):
         files.load_prompts(write(tmp_path / "p.jsonl", rows), tok, 0)
     with pytest.raises(InputError, match="p.jsonl:1: 'prompt' must be a string or a list"):
         files.load_prompts(write(tmp_path / "p.jsonl", [{"prompt": 7}]), tok, 20)
+
+
+# ---- numbers: one grammar for labels and answers ----
+
+WHOLE = [
+    *(
+        (text, 18)
+        for text in (
+            "18",
+            "18.",
+            "$18",
+            "18.00",
+            "**18**",
+            "= 18",
+            "18 apples",
+            "18%",
+            " 18 ",
+            "\\boxed{18}",
+            "$18$",
+            "\\$18",
+            "`18`",
+            "18 km",
+            "18)",
+            "+18",
+            "__18__",
+            "\\(18\\)",
+            "\\text{18}",
+            "18 \\text{ apples}",
+            "18\\%",
+            ": 18",
+            "€18",
+        )
+    ),
+    ("1,800", 1800),
+    ("12,345,678.5", 12345678.5),
+    ("-5", -5),
+    ("$-5", -5),
+    ("-$5", -5),
+    ("−5", -5),
+    ("3/4", 0.75),
+    ("1e6", 10**6),
+    ("2 1/2", 2.5),
+    ("18/2", 9),
+    ("18e5", 1800000),
+    ("\\frac{3}{4}", 0.75),
+    ("-1/2", -0.5),
+    (".5", 0.5),
+    ("0", 0),
+    ("007", 7),
+    ("1.5e3", 1500),
+    ("2e-1", 0.2),
+    ("3 / 4", 0.75),
+    ("\\dfrac{1}{8}", 0.125),
+]
+NONE = [
+    "12:30",
+    "18 or 19 or 20",
+    "18-3",
+    "10^3",
+    "",
+    "apples",
+    "18 and 3",
+    "1,80",
+    "18 million",
+    "2 dozen",
+    "x18",
+    "3/0",
+    "1 1/0",
+    "18:",
+    "5-",
+    "9" * 30,
+    "٣",
+    "18 19",
+    "1e999",
+    "18/x2",
+    "-",
+    "$",
+    "2024-11-05",
+    "1.2.3",
+]
+
+
+@pytest.mark.parametrize("text, number", WHOLE)
+def test_a_number_is_read_whole(text, number):
+    """Bold, boxed and "=" that earn nothing; 3 for 3/4, 1 for 1e6, 2 for 2 1/2, 18 for 18/2."""
+    assert files.read_number(text) == pytest.approx(number)
+    for said in (
+        f"So it is.\n#### {text}",
+        f"####{text}\nThat was all.",
+        f"#### {text}\n\nSee also #1 and C# 7.",
+    ):
+        assert files.final_number(said) == pytest.approx(number), said
+    assert files.grade(files.Problem("?", number), f"Well.\n#### {text}")["correct"] == 1
+
+
+@pytest.mark.parametrize("text", NONE)
+def test_what_goes_on_behind_a_number_makes_it_none(text):
+    """12 for half past twelve, 18 for "18 or 19 or 20": whoever lists numbers is paid for one."""
+    assert files.read_number(text) is None and files.final_number(f"#### {text}") is None
+
+
+@pytest.mark.parametrize(
+    "text, number",
+    [
+        ("#### 17 no\n#### 18", 18),
+        ("\\boxed{17}, so \\boxed{18}", 18),
+        ("#### 17\nso \\boxed{18}", 18),
+        ("\\boxed{17}\n#### 18", 18),
+        ("\\boxed{\\frac{3}{4}}", 0.75),
+        ("\\boxed{18", None),
+        ("C# 18", None),
+        ("F#18", None),
+        ("#18", 18),
+        ("# 18\n", 18),
+        ("#17 #18", 18),
+        ("18", None),
+        ("", None),
+        ("#### ", None),
+        ("####", None),
+        ("##### 18", 18),
+        ("#### 18\n# 3", 18),
+        ("### 18", 18),
+        ("#x18", None),
+        ("<|end|>#1", 1),
+    ],
+)
+def test_where_the_number_stands(text, number):
+    """A later # in a remark that hides it; C# 18 that is paid; an earlier box for the last."""
+    assert files.final_number(text) == number
+
+
+def test_problems_of_all_kinds_of_answers(tmp_path):
+    """A row whose whole answer is 4, or the JSON number 4, dropped or refused."""
+    answers = ["#### 4", "4", 4, 4.0, "Four.", "it is 4", "\\boxed{4}", True, None]
+    path = write(tmp_path / "p.jsonl", [{"question": "Q", "answer": a} for a in answers[:7]])
+    problems, report = files.load_problems(path, Tokenizer(), 64)
+    assert [p.answer for p in problems] == [4] * 5 and sum(report.values()) == 2
+    for wrong in answers[7:]:
+        path = write(tmp_path / "p.jsonl", [{"question": "Q", "answer": wrong}])
+        with pytest.raises(InputError, match="p.jsonl:1: .*a string or a number"):
+            files.load_problems(path, Tokenizer(), 64)

@@ -119,7 +119,7 @@ def test_a_demonstration_with_a_slip_goes_on_from_it():
             results = [c.split("=")[1] for c in columns]
             assert int(
                 "".join([results[-1]] + [r[-1] for r in results[-2::-1]])
-            ) == files.final_number(last)
+            ) == sums.final(q, last)
         if len(wrong) > 0 and wrong[0] < q.width:
             numbers = [
                 list(map(int, re.split(r"\D", c.split("=")[0]))) + [int(c.split("=")[1])]
@@ -143,7 +143,7 @@ def test_who_lends_nothing_takes_the_smaller_from_the_larger():
             continue
         assert q.form.fullmatch(" ".join(wrong)) and sums.grade(q, " ".join(wrong))["correct"] == 0
         digits = [abs(int(x) - int(y)) for x, y in zip(f"{q.a:0{q.width}}", f"{q.b:0{q.width}}")]
-        assert files.final_number(wrong[-1]) == int("".join(map(str, digits)))
+        assert sums.final(q, wrong[-1]) == int("".join(map(str, digits)))
         assert not all(r for _, r in sums.steps(q, " ".join(wrong)))
 
 
@@ -236,10 +236,7 @@ def test_pages_are_written_as_the_web_writes():
     [
         ("#632", 632),
         ("7+5+0=12 #12", 12),
-        ("so 1,200\n#### 1,200", 1200),
         ("#### -5", -5),
-        ("#### $18", 18),
-        ("#### 0.5", 0.5),
         ("#12.0", 12),
         ("#632 apples", 632),
         ("#632x", 632),
@@ -263,9 +260,7 @@ def test_pages_are_written_as_the_web_writes():
 def test_final_answer(text, number):
     """The first # instead of the last; an empty last one that falls back on an earlier; digits that
     Python reads and nobody meant."""
-    assert files.final_number(text) == number and (number is None) == (
-        files.final_number(text) is None
-    )
+    assert sums.final(ADD, text) == number and (number is None) == (sums.final(ADD, text) is None)
 
 
 @pytest.mark.parametrize(
@@ -809,7 +804,7 @@ def test_problems_are_read_and_counted(tmp_path):
     path.write_text('{"question": "a", "answer": "#1"}\n{"prompt": "a", "completion": "#1"}\n')
     with pytest.raises(InputError, match=r"p.jsonl:2: keys \['completion', 'prompt'\]"):
         files.load_problems(path, Tokenizer("sums"), 64)
-    path.write_text('{"question": "a", "answer": "1"}\n')
+    path.write_text('{"question": "a", "answer": "one"}\n')
     with pytest.raises(InputError, match="no problem is left"):
         files.load_problems(path, Tokenizer("sums"), 64)
 

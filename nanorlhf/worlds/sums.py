@@ -38,8 +38,6 @@ import re
 from dataclasses import dataclass
 from typing import ClassVar
 
-from nanorlhf.files import final_number
-
 WORTH = {"correct": 1.0, "format": 0.1}
 # Shares of demonstrations with a slip, and of those to sums that need it which lend nothing. The
 # web has fewer of both, and now and then no working: with as many, a base model takes far longer to
@@ -207,13 +205,21 @@ def page(rng, digits=3):
 
 # ---- what an answer is worth ----
 
+def number_behind(text):
+    """The number behind the last run of #, or None. An earlier one does not count."""
+    if "#" not in text:
+        return None
+    m = re.match(r"\s*(-?)([0-9]{1,24})(?![0-9])", text.rpartition("#")[2])
+    return int(m[1] + m[2]) if m else None
+
+
 def final(question, answer):
     """What a vote is cast for: the number behind the last #, or None."""
-    return final_number(answer)
+    return number_behind(answer)
 
 
 def correct(question, answer):
-    return final_number(answer) == question.answer
+    return number_behind(answer) == question.answer
 
 
 def grade(question, answer, finished=True):
