@@ -183,9 +183,11 @@ def train(cfg):
     show(f"before {cfg.loss}")
     order = batches.epochs(groups, cfg.batch_size, draws.generator("data order"),
                            lambda group: max(train_pairs[i].length for i in group))
-    kept = {"z0": 0.0}
+    kept, read = {"z0": 0.0}, {"data": train_pairs}
+    if ref:
+        read["ref"] = ref
     for step in resume.steps(log, policy, tokenizer, draws,
-                             {"optimizer": optimizer, "kept": kept}, order):
+                             {"optimizer": optimizer, "kept": kept}, order, read):
         # 1. pairs, and what the reference says of them
         rows = [i for group in next(order) for i in group]
         pairs = [train_pairs[i] for i in rows]

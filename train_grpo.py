@@ -270,7 +270,8 @@ def set_up(cfg, device, draws):
         return questions, [prompt_of(q) for q in questions]
 
     return SimpleNamespace(policy=policy, ref=ref, reward_model=frozen.get("reward model"),
-                           frozen=frozen, tokenizer=tokenizer, grade=grade, ask=ask, shown=shown)
+                           frozen=frozen, tokenizer=tokenizer, grade=grade, ask=ask, pool=pool,
+                           shown=shown)
 
 
 def say_what_to_expect(cfg, device):
@@ -311,7 +312,8 @@ def train(cfg):
     log = Log(folder, cfg, cfg.steps, cfg.log_every, saved)
     show("before grpo")
     kept = {"baseline": 0.0}
-    for step in resume.steps(log, policy, tokenizer, draws, {"optimizer": optimizer, "kept": kept}):
+    for step in resume.steps(log, policy, tokenizer, draws, {"optimizer": optimizer, "kept": kept},
+                             read={**setup.frozen, "data": setup.pool}):
         # 1. write K answers to each prompt, prompt-major: B = P K
         asked, prompts = setup.ask(P)
         questions = [q for q in asked for _ in range(K)]

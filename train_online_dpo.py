@@ -178,7 +178,8 @@ def train(cfg):
     show(f"before {cfg.loss}")
     prompt_rng, labeler = draws.rng("dpo prompts"), draws.rng("dpo labels")
     sampling = draws.generator("dpo answers", device)
-    for step in resume.steps(log, policy, tokenizer, draws, {"optimizer": optimizer}):
+    for step in resume.steps(log, policy, tokenizer, draws, {"optimizer": optimizer},
+                             read=frozen):
         # 1. pairs, and what the reference says of them
         pairs, stats = sample_pairs(cfg, policy, score, world, tokenizer, prompt_rng, sampling,
                                     labeler)

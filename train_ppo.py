@@ -188,12 +188,11 @@ def set_up(cfg, device, draws):
     reward_model, _ = load(cfg.reward or f"{cfg.run}/rm", device, kind="scalar", like=tokenizer)
     # it knows already what the end will be worth; it has to learn to see it coming
     critic = copy.deepcopy(reward_model)
-    prompt_rng, shown = draws.rng("ppo prompts"), []
+    prompt_rng, pool = draws.rng("ppo prompts"), []
     if cfg.data:
         world, room = None, policy.cfg.block_size - cfg.max_new_tokens
         pool, report = files.load_prompts(cfg.data, tokenizer, room)
         print(look.summary(f"{cfg.data}: {len(pool)} prompts", [(p, []) for p in pool], report))
-        shown = pool[:3]
     else:
         world = worlds.of(tokenizer)
 
@@ -204,7 +203,7 @@ def set_up(cfg, device, draws):
         return questions, [tokenizer.prompt(q.text) for q in questions]
 
     return SimpleNamespace(policy=policy, ref=ref, reward_model=reward_model, critic=critic,
-                           tokenizer=tokenizer, world=world, ask=ask, shown=shown)
+                           tokenizer=tokenizer, world=world, ask=ask, pool=pool)
 
 
 def page_mixer(cfg, policy, tokenizer, world, device, draws):
@@ -247,7 +246,7 @@ def train(cfg):
 
     def show(title):
         look.show_answers(folder, title, policy, tokenizer, cfg.max_new_tokens, cfg.seed,
-                          setup.shown)
+                          setup.pool[:3])
 
     print(f"ppo: {cfg.steps} steps of {cfg.batch_size} answers on {device.type}, "
           f"beta {cfg.beta:g}")
@@ -259,7 +258,8 @@ def train(cfg):
     kept = {"beta": cfg.beta}
     parts = {"policy_optimizer": policy_optimizer, "critic": critic,
              "critic_optimizer": critic_optimizer, "kept": kept}
-    for step in resume.steps(log, policy, tokenizer, draws, parts):
+    read = {"ref": ref, "reward model": setup.reward_model, "data": setup.pool}
+    for step in resume.steps(log, policy, tokenizer, draws, parts, read=read):
         # 1. write answers
         questions, prompts = setup.ask(cfg.batch_size)
         out = generate(policy, prompts, cfg.max_new_tokens, tokenizer.end, cfg.temperature,

@@ -179,7 +179,8 @@ def finetune(cfg, folder, saved, init, examples, device):
     log = Log(folder, cfg, steps, cfg.log_every, saved)
     data = batches.epochs(examples, cfg.batch_size, draws.generator("data order"),
                           lambda example: len(example[0]))
-    for step in resume.steps(log, model, tokenizer, draws, {"optimizer": optimizer}, data):
+    for step in resume.steps(log, model, tokenizer, draws, {"optimizer": optimizer}, data,
+                             read={"data": examples}):
         ids, mask = batches.conversation_batch(next(data), tokenizer.pad, device)       # (B, T)
         loss = -masked_mean(masked_logprobs(model, ids, mask), mask)
         loss.backward()

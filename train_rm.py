@@ -198,7 +198,8 @@ def train(cfg):
           f"{steps} steps of {cfg.batch_size} prompts on {device.type}")
     print(memory.plan({"reward model": reward_model}, {}, cfg.micro_batch, devices.bf16(device)))
     log = Log(folder, cfg, steps, cfg.log_every, saved)
-    for step in resume.steps(log, reward_model, tokenizer, draws, {"optimizer": optimizer}, order):
+    for step in resume.steps(log, reward_model, tokenizer, draws, {"optimizer": optimizer}, order,
+                             read={"data": train_pairs}):
         batch = next(order)
         if cfg.show_batch and step == 1:
             pairs = [pair for group in batch for pair in group]

@@ -204,7 +204,8 @@ def train(cfg):
     optimizer = optim.adamw(model, cfg.lr)
     data = batches.epochs(examples, cfg.batch_size, draws.generator("data order"),
                           lambda example: len(example[0]))
-    for step in resume.steps(log, model, tokenizer, draws, {"optimizer": optimizer}, data):
+    for step in resume.steps(log, model, tokenizer, draws, {"optimizer": optimizer}, data,
+                             read={"data": examples}):
         ids, mask = batches.conversation_batch(next(data), tokenizer.pad, device)      # (B, T)
         if cfg.show_batch and step == 1:
             look.print_batch(tokenizer, ids, mask)

@@ -1,6 +1,7 @@
 """Files that are whole or not there, and the models in them."""
 import dataclasses
 import os
+import threading
 
 import torch
 
@@ -19,7 +20,8 @@ def write_atomically(path, write, mode="w"):
 
     A reader sees the old file or the new one, never half of one.
     """
-    partial = f"{path}.partial"
+    # two runs that write the same file do not write into each other's
+    partial = f"{path}.{os.getpid()}-{threading.get_ident()}.partial"
     try:
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
         with open(partial, mode, **({} if "b" in mode else {"encoding": "utf-8"})) as f:

@@ -1,5 +1,7 @@
 """What a stage writes down as it trains."""
+import contextlib
 import dataclasses
+import glob
 import json
 import math
 import os
@@ -7,7 +9,7 @@ import time
 
 import numpy as np
 
-from nanorlhf import InputError
+from nanorlhf import InputError, lock
 from nanorlhf.checkpoints import write_atomically
 
 
@@ -22,6 +24,9 @@ class Log:
     def __init__(self, folder, cfg, steps, every, saved=None):
         self.folder, self.cfg, self.steps = folder, cfg, steps
         self.every, self.saved = every, saved
+        self.lock = lock.hold(folder)       # until close(): a second run here gets a sentence
+        for partial in glob.glob(os.path.join(glob.escape(folder), "*.partial")):
+            os.remove(partial)              # of a run that was killed while it wrote
         write_atomically(os.path.join(folder, "config.json"),
                          lambda f: json.dump(dataclasses.asdict(cfg), f, indent=1))
         state = os.path.join(folder, "state.pt")
@@ -53,8 +58,15 @@ class Log:
         """What is written so far is on the disk."""
         os.fsync(self.file.fileno())
 
+    def close(self):
+        """The folder is free for another run."""
+        with contextlib.suppress(OSError):      # of a full disk, which a write has told of
+            self.file.close()
+        self.lock.close()
+
     def arrays(self):
-        """The log so far, as read_log has it."""
+        """Closes the log -> what is in it, as read_log has it."""
+        self.close()
         return read_log(self.folder)
 
 

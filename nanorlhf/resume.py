@@ -9,6 +9,7 @@ the run is asked to stop. It is whole or not there, so whenever a run is killed 
 be gone on with. It is a checkpoint too: --init <run>/<stage>/state.pt starts from its weights.
 """
 import dataclasses
+import hashlib
 import os
 import signal
 import sys
@@ -47,29 +48,37 @@ def load(cfg, folder):
     return state
 
 
-def steps(log, model, tokenizer, draws, parts, batches=None):
+def steps(log, model, tokenizer, draws, parts, batches=None, read=None):
     """The numbers of the steps still to take, 1 to log.steps; between them the state is kept.
 
     draws: the seeds.Draws of the loop, with every source that it draws from.
     parts: {name: what else changes from step to step}, each a module, an optimizer or a dict of
     numbers. batches: an iterator, which is moved on to where it was.
+    read: {name: what was read and stays as it is}, models and data beside the model itself. A
+    state that was made from others is refused.
     Ctrl-C and SIGTERM are obeyed after the step, a second one at once.
     """
     if not isinstance(draws, Draws):
         raise TypeError("draws is a seeds.Draws: it keeps every source that the loop draws from")
     path, done = f"{log.folder}/state.pt", 0
     parts = {"draws": draws, **parts}
+    prints = {name: fingerprint(part) for name, part in {"init": model, **(read or {})}.items()}
 
     def keep(step):
         log.settle()
         files = ("log.jsonl", "samples.txt")
-        training = {"step": step, "config": dataclasses.asdict(log.cfg),
+        training = {"step": step, "config": dataclasses.asdict(log.cfg), "read": prints,
                     "sizes": {name: os.path.getsize(f"{log.folder}/{name}") for name in files},
                     "parts": {name: _state_of(part) for name, part in parts.items()}}
         save_checkpoint(path, model, tokenizer, training)
 
     if log.saved:
         training = log.saved["training"]
+        for name, before in training["read"].items():
+            if prints.get(name) != before:
+                log.close()
+                raise InputError(f"{path} was made with another {name} than the one that is there "
+                                 "now: go on with the same, or leave --resume out to start anew")
         done = training["step"]
         for _ in range(done if batches else 0):
             next(batches)
@@ -111,6 +120,20 @@ def steps(log, model, tokenizer, draws, parts, batches=None):
     finally:
         for s, handler in before.items():
             signal.signal(s, handler)
+        if done < log.steps:
+            log.close()
+
+
+def fingerprint(part):
+    """A model or data -> the same text for the same, and for nothing else."""
+    digest = hashlib.sha256()
+    if hasattr(part, "state_dict"):
+        for name, w in part.state_dict().items():
+            digest.update(name.encode() + w.detach().cpu().contiguous().numpy().tobytes())
+    else:
+        for row in part:
+            digest.update(repr(row).encode())
+    return digest.hexdigest()
 
 
 def _state_of(part):

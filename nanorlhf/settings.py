@@ -112,5 +112,9 @@ def script(main):
     except torch.cuda.OutOfMemoryError as e:
         sys.exit(f"error: the GPU's memory is too small ({str(e).splitlines()[0]}); "
                  "try a lower --micro_batch, and --resume if it had begun")
+    except BrokenPipeError:
+        # who read our words has gone (| head): say nothing more, not even at the end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except KeyboardInterrupt:
         sys.exit("interrupted: nothing was saved after the last complete file")

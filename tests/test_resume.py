@@ -20,7 +20,7 @@ import torch
 from calling import call, complaint
 
 import train_dpo
-from nanorlhf import checkpoints, optim, resume
+from nanorlhf import checkpoints, lock, optim, resume
 from nanorlhf.log import Log
 
 ROOT = conftest.ROOT
@@ -327,6 +327,96 @@ def test_a_log_that_cannot_be_written(start, tmp_path, monkeypatch, capsys):
         monkeypatch, script, "--run", folder, *args
     )
     assert f"stopped in step 5; {folder}/sft/state.pt holds step 4" in capsys.readouterr().err
+
+
+# ---- folders that two runs share, files that change in between ----
+
+def test_two_runs_in_one_folder(start, tmp_path, monkeypatch):
+    """A log of both and the last one's weights; a lock that outlives its run, or a failed one."""
+    folder = copy_of(start, tmp_path, "run")
+    script, *args = VARIANTS["dpo"]
+    call(monkeypatch, script, "--run", folder, *args)
+    before = outcome(folder / "dpo")
+    held = lock.hold(str(folder / "dpo"))
+    for more in ((), ("--resume",)):
+        said = complaint(monkeypatch, script, "--run", folder, *args, *more)
+        assert f"another run is at work in {folder}/dpo" in said
+    weights, files = outcome(folder / "dpo")
+    assert files == before[1] and all(
+        torch.equal(w, before[0][name]) for name, w in weights.items()
+    )
+    call(monkeypatch, script, "--run", folder, *args, "--out", "other")
+    held.close()
+    call(monkeypatch, script, "--run", folder, *args)
+    monkeypatch.setattr(train_dpo, "pair_losses", lambda *_: 1 / 0)
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            call(monkeypatch, script, "--run", folder, *args)
+
+
+def test_a_second_process_gets_a_sentence(start, tmp_path):
+    """A lock that only threads of one process know of."""
+    folder = copy_of(start, tmp_path, "run")
+    held = lock.hold(str(folder / "dpo"))
+    script, *args = VARIANTS["dpo"]
+    words = [sys.executable, f"{script}.py", "--run", folder, *args]
+    done = subprocess.run(list(map(str, words)), cwd=ROOT, text=True, capture_output=True)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert done.stderr.startswith("error: another run is at work in ")
+    held.close()
+
+
+@pytest.mark.parametrize("changed", ["data", "ref", "init"])
+def test_what_was_read_is_another_now(changed, start, tmp_path, monkeypatch):
+    """Half a run on one file, half on another; a reference retrained in between, which moves every
+    log-ratio."""
+    folder = copy_of(start, tmp_path, "run")
+    pairs = folder / "preferences/pairs.jsonl"
+    shutil.copytree(folder / "sft", folder / "ref")
+    script, *args = VARIANTS["dpo"]
+    args += ["--ref", folder / "ref", "--init", folder / "sft"]
+    stop = stop_after(monkeypatch, 5, signal.SIGINT)
+    with pytest.raises(SystemExit, match="interrupted after step 5"):
+        call(monkeypatch, script, "--run", folder, *args)
+    stop()
+    log = (folder / "dpo/log.jsonl").read_bytes()
+    if changed == "data":
+        lines = pairs.read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = pairs.read_bytes()
+        pairs.write_text("".join(lines[1:]), encoding="utf-8")
+    else:
+        place = folder / ("sft" if changed == "init" else "ref") / "model.pt"
+        kept = place.read_bytes()
+        model, tokenizer = checkpoints.load_checkpoint(str(place))
+        with torch.no_grad():
+            model.wpe.weight[0, 0] += 1e-3
+        checkpoints.save_checkpoint(str(place), model, tokenizer)
+    said = complaint(monkeypatch, script, "--run", folder, *args, "--resume")
+    assert f"state.pt was made with another {changed} than the one that is there now" in said
+    assert (folder / "dpo/log.jsonl").read_bytes() == log
+    (pairs if changed == "data" else place).write_bytes(kept)
+    call(monkeypatch, script, "--run", folder, *args, "--resume")
+    assert (folder / "dpo/log.jsonl").read_bytes().startswith(log)
+
+
+def test_a_fingerprint_tells_apart():
+    """Two files with the same rows in another order; weights of another shape."""
+    assert resume.fingerprint([[1, 2], [3]]) != resume.fingerprint([[3], [1, 2]])
+    assert resume.fingerprint([[1, 2], [3]]) == resume.fingerprint([[1, 2], [3]])
+    one, other = (torch.nn.Linear(2, 2, bias=False) for _ in range(2))
+    assert resume.fingerprint(one) != resume.fingerprint(other)
+    other.load_state_dict(one.state_dict())
+    assert resume.fingerprint(one) == resume.fingerprint(other)
+
+
+def test_a_reader_that_goes_away(start, tmp_path):
+    """python train_sft.py | head: a traceback of a broken pipe, twice."""
+    folder = copy_of(start, tmp_path, "run")
+    words = f"{sys.executable} train_sft.py --run {folder} --demonstrations 64 --device cpu"
+    done = subprocess.run(["bash", "-c", f"{words} | head -1"], cwd=ROOT, text=True,
+                          capture_output=True)
+    assert done.stdout.count("\n") == 1 and "Traceback" not in done.stderr, done.stderr
+    assert "BrokenPipe" not in done.stderr
 
 
 # ---- kill -9 ----
