@@ -2,9 +2,9 @@
 
     question    3 1 2 1=        answer      1 1 2 3
 
-Most people, seven in ten, write a digit that is asked twice only once; one in five slips, two
+Most people, nine in ten, write a digit that is asked twice only once; one in five slips, two
 neighbours the wrong way round. On the web both are rare, so the base model can sort. SFT's
-likeliest answer drops what stands twice, at any temperature; a check of the answer mends that.
+likeliest answer mostly drops what stands twice; a check of the answer alone mends that.
 
     part        the answer                          worth
     correct     ends, and is the digits in order    +1
@@ -18,11 +18,9 @@ from dataclasses import dataclass
 WORTH = {"correct": 1.0, "digits": 0.1}
 KNOBS = {"length": 6}               # most digits that a question has
 PAGES = "apart"                     # a digit is found by its place
-SIZES = {"block_size": 96, "n_layer": 3, "n_embd": 96}
-KINDS = ("apart", "twice")
+SIZES = {"n_layer": 3, "n_embd": 96}
+KINDS = ("apart", "twice")          # is some digit asked twice?
 COLUMNS = [(f"{kind}: greedy", f"greedy_{kind}", "{:.2f}") for kind in KINDS]
-LEGEND = "twice: some digit is asked twice, which most people write once; apart: none is."
-GUIDE = "solved: share of held-out questions whose likeliest answer is right"
 
 
 @dataclass(frozen=True)
@@ -42,21 +40,18 @@ class Question:
         return "apart" if len(set(self.digits)) == len(self.digits) else "twice"
 
 
-def split_of(question):
-    """A fifth is held out, by a hash that every process shares."""
-    return "held-out" if hashlib.sha256(str(question.key).encode()).digest()[0] < 51 else "train"
-
-
 def questions(n, rng, split="train", length=6):
+    """A fifth is held out, by a hash that every process shares."""
     drawn = []
     while len(drawn) < n:
         question = Question(tuple(rng.choices(range(10), k=rng.randint(2, length))))
-        if split_of(question) == split:
+        held_out = hashlib.sha256(str(question.key).encode()).digest()[0] < 51      # 51 of 256
+        if held_out == (split == "held-out"):
             drawn.append(question)
     return drawn
 
 
-def demonstration(question, rng, p_drop=0.7, p_slip=0.2):
+def demonstration(question, rng, p_drop=0.9, p_slip=0.2):
     answer = list(question.key)
     if rng.random() < p_drop:
         answer = sorted(set(answer))
