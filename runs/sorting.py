@@ -1,6 +1,6 @@
 """The worked example of a new world (nanorlhf/worlds/sorting.py), from pretraining to a table.
 
-    python -m runs.sorting                      about three minutes on two laptop cores
+    python -m runs.sorting                      a few minutes on two laptop cores
     python -m runs.sorting --seed 1 --run out/sorting-1
 """
 import time
