@@ -293,8 +293,7 @@ def evaluate_file(run, path, names, n):
     reward_model = run.load("rm", "scalar")
     pairs, report = files.load_pairs(path, run.tokenizer, sft.cfg.block_size)
     every_prompt, every_answer, chosen, rejected = batches.distinct_answers(pairs)
-    rows = batches.answer_rows(every_prompt, every_answer)
-    print(look.summary(f"{path}: {len(pairs)} pairs", rows, report))
+    print(look.pairs_summary(path, pairs, report))
     room = sft.cfg.block_size - run.max_new_tokens
     if room < 1:
         raise InputError(f"--max_new_tokens {run.max_new_tokens} leaves no room for a prompt in a "

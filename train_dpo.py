@@ -123,9 +123,7 @@ def load_pairs(cfg, tokenizer, block_size):
     path = cfg.data or files.made_path(f"{cfg.run}/preferences/pairs.jsonl",
                                        f"make_preferences.py --run {cfg.run}")
     pairs, report = files.load_pairs(path, tokenizer, block_size)
-    prompts, answers, *_ = batches.distinct_answers(pairs)
-    rows = batches.answer_rows(prompts, answers)
-    print(look.summary(f"{path}: {len(pairs)} pairs", rows, report))
+    print(look.pairs_summary(path, pairs, report))
     return files.split_pairs(pairs, cfg.held_out, seeds.rng(cfg.seed, "split"))
 
 

@@ -145,15 +145,8 @@ def load_answers(cfg, tokenizer, block_size):
     # a process model says nothing at the end token, where the score of a whole answer is read
     if cfg.supervision == "outcome" and os.path.exists(beside):
         pairs, report = files.load_pairs(beside, tokenizer, block_size)
-        prompts, completions, *_ = batches.distinct_answers(pairs)
-        rows = batches.answer_rows(prompts, completions)
-        print(look.summary(f"{beside}: {len(pairs)} pairs", rows, report))
-    train_answers = [a for a in answers if a["split"] == "train"]
-    held_out = [a for a in answers if a["split"] != "train"]
-    if not train_answers or not held_out:
-        raise InputError(f"{path}: {len(train_answers)} answers are for training and "
-                         f"{len(held_out)} held out; both are needed")
-    return train_answers, held_out, pairs
+        print(look.pairs_summary(beside, pairs, report))
+    return *files.split_as_marked(answers, lambda row: row), pairs
 
 
 def train(cfg):

@@ -1,5 +1,6 @@
 """Files that are whole or not there, and the models in them."""
 import dataclasses
+import hashlib
 import os
 import threading
 
@@ -11,8 +12,7 @@ from nanorlhf.seeds import generator
 from nanorlhf.tokenizer import Tokenizer
 
 FORMAT = "nanorlhf-2"       # -1 had no knobs of the world, and its vocabulary elsewhere
-MADE_BY = {stage: f"train_{stage}.py" for stage in
-           ("base", "sft", "rm", "rejection", "ppo", "grpo", "dpo")}
+STAGES = ("base", "sft", "rm", "rejection", "ppo", "grpo", "dpo")     # of train_<stage>.py
 
 
 def write_atomically(path, write, mode="w"):
@@ -79,9 +79,9 @@ def load_checkpoint(path, device="cpu", kind="gpt", like=None):
     if not os.path.exists(file):
         folder = os.path.dirname(file)
         stage, home = os.path.basename(folder), os.path.dirname(folder) or "."
-        if stage in MADE_BY:
+        if stage in STAGES:
             raise InputError(f"{file} does not exist; make it first: "
-                             f"python {MADE_BY[stage]} --run {home}")
+                             f"python train_{stage}.py --run {home}")
         raise InputError(f"{file} does not exist; give the folder of a checkpoint, such as "
                          "<run>/sft")
     state = read_checkpoint(file)
@@ -132,3 +132,15 @@ def same_weights(a, b):
     """True where two models are the same function by construction: equal weights by name."""
     theirs = b.state_dict()
     return all(torch.equal(w, theirs[name]) for name, w in a.state_dict().items())
+
+
+def fingerprint(part):
+    """A model, or rows of data -> the same text for the same, and for nothing else."""
+    digest = hashlib.sha256()
+    if hasattr(part, "state_dict"):
+        for name, w in part.state_dict().items():
+            digest.update(name.encode() + w.detach().cpu().contiguous().numpy().tobytes())
+    else:
+        for row in part:
+            digest.update(repr(row).encode())
+    return digest.hexdigest()

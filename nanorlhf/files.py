@@ -328,20 +328,21 @@ def split_by_prompt(items, prompt_of, share, rng):
     return [i for i in items if key(i) not in hidden], [i for i in items if key(i) in hidden]
 
 
+def split_as_marked(items, row_of):
+    """(train, held_out): as the "split" of each item's row says. InputError if either is empty."""
+    train = [item for item in items if row_of(item)["split"] == "train"]
+    held_out = [item for item in items if row_of(item)["split"] != "train"]
+    if not train or not held_out:
+        raise InputError(f"of the {len(items)} rows {len(train)} are for training and "
+                         f"{len(held_out)} held out; both are needed")
+    return train, held_out
+
+
 def split_pairs(pairs, share, rng):
     """(train, held_out) of [Preference]: as the file says where it says so (make_preferences.py's
     own does), else by prompt."""
     if all("split" in p.row for p in pairs):
-        train, held_out = (
-            [p for p in pairs if p.row["split"] == "train"],
-            [p for p in pairs if p.row["split"] != "train"],
-        )
-        if not train or not held_out:
-            raise InputError(
-                f"of the {len(pairs)} pairs {len(train)} are for training and {len(held_out)} "
-                "held out; both are needed"
-            )
-        return train, held_out
+        return split_as_marked(pairs, lambda p: p.row)
     return split_by_prompt(pairs, lambda p: p.prompt, share, rng)
 
 

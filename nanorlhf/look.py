@@ -5,7 +5,7 @@ from itertools import groupby
 
 import numpy as np
 
-from nanorlhf import seeds, worlds
+from nanorlhf import batches, seeds, worlds
 from nanorlhf.rollout import answer_texts, generate
 
 GREEN, CYAN, DIM, OFF = "\033[32m", "\033[36m", "\033[2m", "\033[0m"
@@ -28,6 +28,12 @@ def summary(what, rows, report):
     if trained := sum(sum(mask) for _, mask in rows) / sum(lengths):
         line += f", {trained:.0%} of all trained on"
     return f"{line}; " + ("; ".join(f"{why}: {n}" for why, n in report.items()) or "none dropped")
+
+
+def pairs_summary(path, pairs, report):
+    """summary of [Preference], each distinct answer a row: the line that every reader prints."""
+    prompts, answers, *_ = batches.distinct_answers(pairs)
+    return summary(f"{path}: {len(pairs)} pairs", batches.answer_rows(prompts, answers), report)
 
 
 def batch_text(tokenizer, ids, mask, chosen=(), rejected=(), colour=False):

@@ -3,25 +3,20 @@
 A reference says the same of the same pairs in every epoch and in every run that varies something
 else: half of DPO's forwards.
 """
-import hashlib
 import os
 
 import torch
 
 from nanorlhf import batches
-from nanorlhf.checkpoints import write_atomically
+from nanorlhf.checkpoints import fingerprint, write_atomically
 from nanorlhf.logprobs import answer_logprobs, pair_logprobs
 
 
 def cache_key(model, tokenizer, pairs):
     """What the log-probs depend on: the reference's weights, the tokenizer, the pairs as they are
     after truncation."""
-    digest = hashlib.sha256(
-        repr((tokenizer.state(), [(p.prompt, p.chosen, p.rejected) for p in pairs])).encode()
-    )
-    for name, w in model.state_dict().items():
-        digest.update(name.encode() + w.cpu().numpy().tobytes())
-    return digest.hexdigest()
+    read = [tokenizer.state(), *((p.prompt, p.chosen, p.rejected) for p in pairs)]
+    return fingerprint(model) + fingerprint(read)
 
 
 def ref_logprobs(ref, tokenizer, pairs, path, batch_size, device):

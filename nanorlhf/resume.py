@@ -9,14 +9,13 @@ the run is asked to stop. It is whole or not there, so whenever a run is killed 
 be gone on with. It is a checkpoint too: --init <run>/<stage>/state.pt starts from its weights.
 """
 import dataclasses
-import hashlib
 import os
 import signal
 import sys
 import threading
 
 from nanorlhf import InputError, Interrupted
-from nanorlhf.checkpoints import read_checkpoint, save_checkpoint
+from nanorlhf.checkpoints import fingerprint, read_checkpoint, save_checkpoint
 from nanorlhf.seeds import Draws
 
 # Settings that may differ from the first part of the run: where its folder lies now, and what
@@ -122,18 +121,6 @@ def steps(log, model, tokenizer, draws, parts, batches=None, read=None):
             signal.signal(s, handler)
         if done < log.steps:
             log.close()
-
-
-def fingerprint(part):
-    """A model or data -> the same text for the same, and for nothing else."""
-    digest = hashlib.sha256()
-    if hasattr(part, "state_dict"):
-        for name, w in part.state_dict().items():
-            digest.update(name.encode() + w.detach().cpu().contiguous().numpy().tobytes())
-    else:
-        for row in part:
-            digest.update(repr(row).encode())
-    return digest.hexdigest()
 
 
 def _state_of(part):

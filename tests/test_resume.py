@@ -401,12 +401,12 @@ def test_what_was_read_is_another_now(changed, start, tmp_path, monkeypatch):
 
 def test_a_fingerprint_tells_apart():
     """Two files with the same rows in another order; weights of another shape."""
-    assert resume.fingerprint([[1, 2], [3]]) != resume.fingerprint([[3], [1, 2]])
-    assert resume.fingerprint([[1, 2], [3]]) == resume.fingerprint([[1, 2], [3]])
+    assert checkpoints.fingerprint([[1, 2], [3]]) != checkpoints.fingerprint([[3], [1, 2]])
+    assert checkpoints.fingerprint([[1, 2], [3]]) == checkpoints.fingerprint([[1, 2], [3]])
     one, other = (torch.nn.Linear(2, 2, bias=False) for _ in range(2))
-    assert resume.fingerprint(one) != resume.fingerprint(other)
+    assert checkpoints.fingerprint(one) != checkpoints.fingerprint(other)
     other.load_state_dict(one.state_dict())
-    assert resume.fingerprint(one) == resume.fingerprint(other)
+    assert checkpoints.fingerprint(one) == checkpoints.fingerprint(other)
 
 
 def test_a_reader_that_goes_away(start, tmp_path):
