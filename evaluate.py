@@ -3,6 +3,7 @@
     python evaluate.py out/towns                            a minute on two laptop cores
     python evaluate.py out/towns --models ppo grpo_rloo     folders of your choice
     python evaluate.py out/hh --data hh_test.jsonl.gz       preference pairs of your own, held out
+    python evaluate.py out/gsm --data problems.jsonl        problems whose answer is a number
 
 The world comes with the checkpoint; out/towns/results.json has every figure.
 
@@ -22,13 +23,15 @@ at 1, likeliest_of_16 is the one that sft finds likeliest, best_of_16 the reward
 random_of_16 any one. In results.json alone: sft_cut is sft with its filler deleted by rule,
 believed_of_16 the draw that is worth most if the base model's own P(True) is believed.
 
-Where answers are right or wrong (sums). greedy is the accuracy of the likeliest answer, accuracy
-that at temperature 1; pass@8: is one of eight right? majority@8: is their most frequent answer?
-best of 8, orm and prm: is the one that an outcome or a process reward model scores highest?
+Where answers are right or wrong (sums, and --data of problems). greedy is the accuracy of the
+likeliest answer, accuracy that at temperature 1; pass@8: is one of eight right? majority@8: is
+their most frequent answer? best of 8, orm and prm: is the one that an outcome or a process reward
+model scores highest?
 
-Of --data, where nobody knows gold: proxy, wins by it, KL from the sampled tokens, and pairs, the
-share of pairs whose chosen answer has gained more probability since sft than the rejected one. The
-proxy flatters models that were trained on it. The pairs are what people preferred.
+Of --data of pairs, where nobody knows gold: proxy, wins by it, KL from the sampled tokens, and
+pairs, the share of pairs whose chosen answer has gained more probability since sft than the
+rejected one. The proxy flatters models that were trained on it. The pairs are what people
+preferred.
 
 Intervals are bootstrapped over what answers share: of towns the town, of sums the sum.
 """
@@ -37,6 +40,7 @@ import json
 import math
 import os
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -240,7 +244,8 @@ def evaluate_right(run, world, names, n):
     prompts = [run.tokenizer.prompt(q.text) for q in questions]
     many = [prompt for prompt in prompts for _ in range(SAMPLES)]
     asked = [q for q in questions for _ in range(SAMPLES)]
-    judges = {name: run.load(name, "scalar") for name in RERANKERS if run.has(name)}
+    judges = {name: run.load(name, "scalar") for name in RERANKERS
+              if run.has(name) and (world.steps or name != "prm")}
     models, shown, pad = {}, {}, run.tokenizer.pad
     for name in names:
         model = run.load(name)
@@ -278,6 +283,27 @@ def evaluate_right(run, world, names, n):
     return {"prompts": n, "seed": run.seed, **world.knobs, "samples": SAMPLES, "models": models}
 
 
+def world_of(problems):
+    """What evaluate_right needs of a world, of [Problem] from a file."""
+    def questions(n, rng, split):
+        return rng.sample(problems, min(n, len(problems)))
+
+    def columns(questions, answers, finished):
+        graded = map(files.grade, questions, answers, finished)
+        return {"format": [parts["format"] for parts in graded]}
+
+    def final(problem, answer):
+        return files.final_number(answer)
+
+    def explain(problem, answer):
+        verdict = "right" if files.correct(problem, answer) else f"wrong, it is {problem.answer:g}"
+        return f"{verdict} (read: {files.final_number(answer)})"
+
+    return SimpleNamespace(questions=questions, correct=files.correct, final=final, steps=None,
+                           columns=columns, explain=explain, SHOWN=problems[:3], KINDS=(),
+                           COLUMNS=(("format", "format", "{:.1%}"),), LEGEND="", knobs={})
+
+
 # ---- pairs from a file: nobody knows the true reward ----
 
 DATA_COLUMNS = [("proxy", "proxy", "proxy_ci95", "{:.2f}"),
@@ -288,19 +314,48 @@ DATA_COLUMNS = [("proxy", "proxy", "proxy_ci95", "{:.2f}"),
 
 
 def evaluate_file(run, path, names, n):
+    """Pairs, or problems, of a file that no stage was trained on -> results"""
+    room = run.sft.cfg.block_size - run.max_new_tokens
+    if room < 1:
+        raise InputError(f"--max_new_tokens {run.max_new_tokens} leaves no room for a prompt in a "
+                         f"block of {run.sft.cfg.block_size}")
+    _, first = next(files.read_jsonl(path))
+    if {"chosen", "rejected"} & set(first):
+        return evaluate_pairs(run, path, names, n, room)
+    problems, report = files.load_problems(path, run.tokenizer, room)
+    rows = [(run.tokenizer.prompt(problem.text), []) for problem in problems]
+    print(look.summary(f"{path}: {len(problems)} problems", rows, report))
+    problems = unseen(problems, report)
+    return {"data": path, **evaluate_right(run, world_of(problems), names, min(n, len(problems)))}
+
+
+def unseen(items, report):
+    """Those that the file marks as held out, where it marks any; else all."""
+    if not any(source.split for source in report.kept):
+        return items
+    kept = [item for item, source in zip(items, report.kept, strict=True)
+            if source.split == worlds.HELD_OUT]
+    if not kept:
+        raise InputError("all rows are marked for training by their 'split': none is left to "
+                         "evaluate on")
+    print(f"{len(kept)} of them are held out by their 'split'; the others are left alone")
+    return kept
+
+
+def evaluate_pairs(run, path, names, n, room):
     """Preference pairs that no stage was trained on -> results"""
     sft, pad = run.sft, run.tokenizer.pad
     reward_model = run.load("rm", "scalar")
     pairs, report = files.load_pairs(path, run.tokenizer, sft.cfg.block_size)
-    every_prompt, every_answer, chosen, rejected = batches.distinct_answers(pairs)
     print(look.pairs_summary(path, pairs, report))
-    room = sft.cfg.block_size - run.max_new_tokens
-    if room < 1:
-        raise InputError(f"--max_new_tokens {run.max_new_tokens} leaves no room for a prompt in a "
-                         f"block of {sft.cfg.block_size}")
-    distinct = sorted({tuple(pair.prompt) for pair in pairs})
+    pairs = unseen(pairs, report)
+    every_prompt, every_answer, chosen, rejected = batches.distinct_answers(pairs)
+    distinct = sorted({tuple(pair.prompt) for pair in pairs if len(pair.prompt) <= room})
+    if not distinct:
+        raise InputError(f"{path}: no prompt leaves room for --max_new_tokens "
+                         f"{run.max_new_tokens}")
     drawn = seeds.rng(run.seed, "evaluation prompts").sample(distinct, min(n, len(distinct)))
-    prompts = [list(prompt)[-room:] for prompt in drawn]
+    prompts = [list(prompt) for prompt in drawn]
     rng, asked = np.random.default_rng(0), [str(pair.prompt) for pair in pairs]
     scores = score_answers(reward_model, every_prompt, every_answer, pad, run.batch_size)
     right = float((scores[chosen] > scores[rejected]).float().mean())
@@ -428,8 +483,9 @@ def main():
     parser.add_argument("run", help="the run's folder, such as out/towns")
     parser.add_argument("--models", nargs="+", metavar="NAME", default=(),
                         help="folders of the run (default: all known ones that are there)")
-    parser.add_argument("--data", default="", help="JSONL (.gz) of preference pairs that no stage "
-                        "was trained on (default: the checkpoint's world)")
+    parser.add_argument("--data", default="", help="JSONL (.gz) of preference pairs, or of "
+                        "problems whose answer is a number, that no stage was trained on (default: "
+                        "the checkpoint's world)")
     parser.add_argument("--prompts", type=int, default=512,
                         help="held-out prompts; an average over fewer than 32 says nothing "
                         "(default: 512)")

@@ -7,14 +7,15 @@
     python train_dpo.py                                   a minute on two laptop cores
     python train_dpo.py --loss ipo                        or cdpo, hinge, kto, orpo, simpo
     python train_dpo.py --run out/hh --data hh.jsonl.gz   pairs of your own, and the run's own SFT
+    python train_dpo.py --loss kto --data thumbs.jsonl    answers judged alone, true or false
 
 It learns from the pairs of make_preferences.py. What to watch: the margin grows, yet *both*
 log-probs usually fall, the rejected one faster: the first line asks for a difference only. The
 probability that they lose goes to sentences that no pair holds, mostly nonsense. The second line,
 cross-entropy on the chosen answers, keeps it where answers are. --nll 0 is the plain loss: look at
 its samples. train_online_dpo.py has the same losses on pairs that are sampled as it trains.
-Left out: SLiC's and RSO's own ways to find pairs, KTO on answers that come without a pair, unequal
-weights for its two kinds.
+KTO takes answers that were judged alone, too, rows {"prompt", "completion", "label"}.
+Left out: SLiC's and RSO's own ways to find pairs.
 """
 import copy
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ from nanorlhf import (
     settings,
 )
 from nanorlhf.checks import check_first_loss
+from nanorlhf.functional import masked_mean
 from nanorlhf.log import Log
 from nanorlhf.logprobs import answer_logprobs, pair_logprobs
 
@@ -52,6 +54,7 @@ from nanorlhf.preference_losses import (
     orpo_loss,
     pair_losses,
     simpo_loss,
+    thumb_weights,
 )
 from nanorlhf.reference import kto_reference_point, ref_logprobs
 
@@ -70,7 +73,7 @@ class Config:
     ref: str = ""               # reference model; empty: the policy as it starts
     # JSONL (.gz) of preference pairs; empty: <run>/preferences/pairs.jsonl
     data: str = ""
-    held_out: float = 0.1       # share of the prompts of --data kept to measure on
+    held_out: float = 0.1       # share of the conversations of --data kept to measure on
     resume: bool = False        # go on with a run that was interrupted, exactly where it was
     save_every: int = 100       # steps between the states that --resume goes on from
 
@@ -80,6 +83,9 @@ class Config:
     beta: float = 0.0           # price of a nat from the reference; 0: the loss's own, 0.2 for dpo
     label_smoothing: float = 0.1    # cdpo: share of labels believed to be the wrong way round
     gamma: float = 1.0          # simpo: margin that beta times the difference a token has to reach
+    lambda_D: float = 1.0       # kto: weight of the desirable answers
+    # kto: weight of the undesirable ones; the summary says what the two sides weigh together
+    lambda_U: float = 1.0
     # weight of the chosen answers' cross-entropy per token; 0: the plain loss (orpo has one)
     nll: float = 0.4
 
@@ -122,9 +128,18 @@ def load_pairs(cfg, tokenizer, block_size):
     """-> (training pairs, held-out pairs)"""
     path = cfg.data or files.made_path(f"{cfg.run}/preferences/pairs.jsonl",
                                        f"make_preferences.py --run {cfg.run}")
-    pairs, report = files.load_pairs(path, tokenizer, block_size)
+    pairs, report = files.load_pairs(path, tokenizer, block_size, thumbs=cfg.loss == "kto")
     print(look.pairs_summary(path, pairs, report))
-    return files.split_pairs(pairs, cfg.held_out, seeds.rng(cfg.seed, "split"))
+    return files.split(pairs, report, cfg.held_out, cfg.seed)
+
+
+def say_balance(cfg, pairs):
+    """Of KTO: what its two sides weigh. The paper keeps their ratio near 1, at most 1.5."""
+    liked, disliked = (sum(map(bool, side)) for side in
+                       ([pair.chosen for pair in pairs], [pair.rejected for pair in pairs]))
+    ratio = cfg.lambda_D * liked / max(1e-9, cfg.lambda_U * disliked)
+    print(f"kto: {liked} desirable answers, {disliked} undesirable; lambda_D n_D / (lambda_U n_U) "
+          f"is {ratio:.2f}; between 1 and 1.5 neither side drowns the other")
 
 
 def reference(cfg, policy, tokenizer, device):
@@ -141,7 +156,8 @@ def reference(cfg, policy, tokenizer, device):
 def report_held_out(cfg, beta, policy, held_out, refs, tokenizer, device, z0):
     chosen, rejected = pair_logprobs(policy, held_out, tokenizer.pad, cfg.micro_batch, device)
     losses, chosen_rewards, rejected_rewards = pair_losses(
-        cfg, beta, chosen, rejected, *refs, *lengths(held_out, "cpu"), z0)
+        cfg, beta, chosen, rejected, *refs, *lengths(held_out, "cpu"), z0,
+        thumb_weights(*lengths(held_out, "cpu"), cfg.lambda_D, cfg.lambda_U))
     right = (chosen_rewards > rejected_rewards).float().mean()
     print(f"held-out pairs: loss {losses.mean():.3f}, accuracy of the implicit reward "
           f"{right:.1%} on {len(held_out)} pairs")
@@ -164,10 +180,12 @@ def train(cfg):
         ref_chosen = ref_rejected = torch.zeros(len(train_pairs) + len(held_out))
     optimizer = optim.adamw(policy, cfg.lr)
 
-    groups = batches.by_prompt(range(len(train_pairs)), lambda i: train_pairs[i].prompt)
+    groups = batches.by_prompt(range(len(train_pairs)), lambda i: train_pairs[i].group)
     steps = cfg.steps or -(-len(groups) // cfg.batch_size)
     print(f"{cfg.loss}: {len(train_pairs)} pairs, {len(held_out)} held out, {steps} steps of "
           f"{cfg.batch_size} prompts on {device.type}, beta {beta:g}")
+    if cfg.loss == "kto":
+        say_balance(cfg, train_pairs)
     print(f"chosen and rejected are log-probs{', relative to the reference' if ref else ''}: "
           "that both fall is usual, the margin is what is trained")
     others = {"ref": ref} if ref not in (None, policy) else {}
@@ -175,7 +193,7 @@ def train(cfg):
     log = Log(folder, cfg, steps, cfg.log_every, saved)
 
     def show(title):
-        prompts = [pair.prompt for pair in held_out[:3]] if cfg.data else ()
+        prompts = [pair.prompt for pair in (held_out or train_pairs)[:3]] if cfg.data else ()
         look.show_answers(folder, title, policy, tokenizer, cfg.max_new_tokens, cfg.seed, prompts)
 
     show(f"before {cfg.loss}")
@@ -202,27 +220,33 @@ def train(cfg):
         logp = answer_logprobs(policy, ids, mask, cfg.micro_batch)                      # (N,)
         chosen, rejected = logp[chosen_rows], logp[rejected_rows]                       # (B,)
         tokens = lengths(pairs, device)
+        thumbs = thumb_weights(*tokens, cfg.lambda_D, cfg.lambda_U)                     # (B,) each
         losses, chosen_rewards, rejected_rewards = pair_losses(
-            cfg, beta, chosen, rejected, ref_c, ref_r, *tokens, kept["z0"])
+            cfg, beta, chosen, rejected, ref_c, ref_r, *tokens, kept["z0"], thumbs)
         loss, margins = losses.mean(), chosen_rewards - rejected_rewards
         if step == 1 and starts_at_ref:
             bound = 1e-2 if devices.bf16(device) else 1e-5
-            check_first_loss(loss.item(), bound, first_loss(cfg.loss, beta))
-        nll = -(chosen / tokens[0]).mean()
+            check_first_loss(loss.item(), bound, first_loss(cfg.loss, beta, thumbs))
+        # of a thumb alone one side is not there
+        liked, disliked = tokens[0] > 0, tokens[1] > 0                                  # (B,)
+        nll = -masked_mean(chosen / tokens[0].clamp(min=1), liked)
 
         # 3. the step
         (loss + cfg.nll * nll).backward()
         lr = optim.linear(step - 1, steps, cfg.lr, cfg.warmup)
         grad_norm = optim.update(policy, optimizer, lr, cfg.max_grad_norm)
         log(step, loss=loss.item(), nll=nll.item(), accuracy=(margins > 0).float().mean().item(),
-            margin=margins.mean().item(), chosen=(chosen.detach() - ref_c).mean().item(),
-            rejected=(rejected.detach() - ref_r).mean().item(),
+            margin=margins.mean().item(),
+            chosen=masked_mean(chosen.detach() - ref_c, liked).item(),
+            rejected=masked_mean(rejected.detach() - ref_r, disliked).item(),
             padding=(ids == tokenizer.pad).float().mean().item(),
-            _chosen_logprob=chosen.mean().item(), _rejected_logprob=rejected.mean().item(),
+            _chosen_logprob=masked_mean(chosen.detach(), liked).item(),
+            _rejected_logprob=masked_mean(rejected.detach(), disliked).item(),
             _z0=kept["z0"], _grad_norm=grad_norm, _lr=lr)
 
     refs = ref_chosen[len(train_pairs):], ref_rejected[len(train_pairs):]
-    report_held_out(cfg, beta, policy, held_out, refs, tokenizer, device, kept["z0"])
+    if held_out:
+        report_held_out(cfg, beta, policy, held_out, refs, tokenizer, device, kept["z0"])
     checkpoints.save_checkpoint(f"{folder}/model.pt", policy, tokenizer)
     show(f"after {cfg.loss}")
     return policy, tokenizer, log.arrays()

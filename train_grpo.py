@@ -61,6 +61,7 @@ class Config:
     # JSONL (.gz) of prompts, for the verifier with answers that end in "#### number"; empty: the
     # checkpoint's world
     data: str = ""
+    held_out: float = 0.1       # share of the conversations of --data that no stage trains on
     resume: bool = False        # go on with a run that was interrupted, exactly where it was
     save_every: int = 25        # steps between the states that --resume goes on from
 
@@ -242,16 +243,19 @@ def set_up(cfg, device, draws):
         return question if isinstance(question, list) else tokenizer.prompt(question.text)
 
     if cfg.data and cfg.reward == "verifier":
-        pool, report = files.load_problems(cfg.data, tokenizer, room)
+        everything, report = files.load_problems(cfg.data, tokenizer, room)
         grade, correct = files.grade, files.correct
     elif cfg.data:
-        pool, report = files.load_prompts(cfg.data, tokenizer, room)
+        everything, report = files.load_prompts(cfg.data, tokenizer, room)
     else:
         world = worlds.of(tokenizer)
         grade, correct = world.grade, world.correct
     if cfg.data:
-        rows = [(prompt_of(q), []) for q in pool]
-        print(look.summary(f"{cfg.data}: {len(pool)} prompts", rows, report))
+        rows = [(prompt_of(q), []) for q in everything]
+        print(look.summary(f"{cfg.data}: {len(rows)} prompts", rows, report))
+        # what SFT and the others hold out of this file, nothing is trained on here
+        pool, held_out = files.split(everything, report, cfg.held_out, cfg.seed)
+        print(f"{len(pool)} to train on, {len(held_out)} held out")
 
     def draw(n):
         return prompt_rng.choices(pool, k=n) if pool else world.questions(n, prompt_rng,

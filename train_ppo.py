@@ -57,6 +57,7 @@ class Config:
     reward: str = ""            # reward model, from which the critic starts too; empty: <run>/rm
     # JSONL (.gz) whose prompts are answered; empty: questions of the checkpoint's world
     data: str = ""
+    held_out: float = 0.1       # share of the conversations of --data that no stage trains on
     resume: bool = False        # go on with a run that was interrupted, exactly where it was
     save_every: int = 25        # steps between the states that --resume goes on from
 
@@ -191,8 +192,12 @@ def set_up(cfg, device, draws):
     prompt_rng, pool = draws.rng("ppo prompts"), []
     if cfg.data:
         world, room = None, policy.cfg.block_size - cfg.max_new_tokens
-        pool, report = files.load_prompts(cfg.data, tokenizer, room)
-        print(look.summary(f"{cfg.data}: {len(pool)} prompts", [(p, []) for p in pool], report))
+        prompts, report = files.load_prompts(cfg.data, tokenizer, room)
+        rows = [(prompt, []) for prompt in prompts]
+        print(look.summary(f"{cfg.data}: {len(rows)} prompts", rows, report))
+        # what SFT and the others hold out of this file, nothing is trained on here
+        pool, held_out = files.split(prompts, report, cfg.held_out, cfg.seed)
+        print(f"{len(pool)} to train on, {len(held_out)} held out")
     else:
         world = worlds.of(tokenizer)
 

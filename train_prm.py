@@ -5,6 +5,7 @@
     python train_prm.py --run out/sums                          will the answer be right?
     python train_prm.py --run out/sums --supervision process    is this step right?
     python train_prm.py --data out/towns/thumbs/answers.jsonl   thumbs, where nothing can be checked
+    python train_prm.py --supervision process --data steps.jsonl    answers of your own, in steps
 
 An outcome reward model (Cobbe et al. 2021) predicts after each token of an answer whether the
 answer will be right. A process reward model (Lightman et al. 2023) predicts at the end of each step
@@ -20,7 +21,6 @@ import torch
 import torch.nn.functional as F
 
 from nanorlhf import (
-    InputError,
     batches,
     checkpoints,
     devices,
@@ -47,6 +47,7 @@ class Config:
     # JSONL of judged answers; empty: <run>/preferences/answers.jsonl. Pairs beside it, in
     # pairs.jsonl, are held out to compare outcome models with those of train_rm.py
     data: str = ""
+    held_out: float = 0.1       # share of the conversations of --data kept to measure on
     resume: bool = False        # go on with a run that was interrupted, exactly where it was
     save_every: int = 250       # steps between the states that --resume goes on from
 
@@ -132,21 +133,17 @@ def load_answers(cfg, tokenizer, block_size):
     """-> (training answers, held-out answers, held-out pairs or [])"""
     path = cfg.data or files.made_path(f"{cfg.run}/preferences/answers.jsonl",
                                        f"make_preferences.py --run {cfg.run} --labels thumbs")
-    answers = []
-    for where, row in files.read_jsonl(path):
-        if not {"prompt_ids", "completion_ids", "right", "split"} <= set(row):
-            raise InputError(f"{where}: keys {sorted(row)} are not those of a judged answer; see "
-                             "make_preferences.py --labels thumbs")
-        if cfg.supervision == "process" and "steps" not in row:
-            raise InputError(f"{where}: --supervision process needs answers in steps that can be "
-                             "checked; this world has none")
-        answers.append(row)
+    answers, report = files.load_judged(path, tokenizer, block_size, cfg.supervision)
+    rows = batches.answer_rows([a["prompt_ids"] for a in answers],
+                               [a["completion_ids"] for a in answers])
+    print(look.summary(f"{path}: {len(answers)} answers", rows, report))
+    train_answers, held_out = files.split(answers, report, cfg.held_out, cfg.seed)
     pairs, beside = [], os.path.join(os.path.dirname(path), "pairs.jsonl")
     # a process model says nothing at the end token, where the score of a whole answer is read
     if cfg.supervision == "outcome" and os.path.exists(beside):
         pairs, report = files.load_pairs(beside, tokenizer, block_size)
         print(look.pairs_summary(beside, pairs, report))
-    return *files.split_as_marked(answers, lambda row: row), pairs
+    return train_answers, held_out, pairs
 
 
 def train(cfg):
@@ -183,7 +180,8 @@ def train(cfg):
     report = {}
     if pairs:
         report = reports.accuracy_report(reward_model, pairs, tokenizer.pad, cfg.micro_batch)
-    report |= judged_report(reward_model, held_out, cfg.supervision, tokenizer.pad, device)
+    if held_out:
+        report |= judged_report(reward_model, held_out, cfg.supervision, tokenizer.pad, device)
     checkpoints.write_atomically(f"{folder}/report.json", lambda f: json.dump(report, f, indent=1))
     checkpoints.save_checkpoint(f"{folder}/model.pt", reward_model, tokenizer)
     reports.print_report(report)

@@ -49,7 +49,7 @@ class Config:
     init: str = ""
     # JSONL (.gz) of preference pairs; empty: <run>/preferences/pairs.jsonl
     data: str = ""
-    held_out: float = 0.1       # share of the prompts of --data kept to measure accuracy on
+    held_out: float = 0.1       # share of the conversations of --data kept to measure on
     resume: bool = False        # go on with a run that was interrupted, exactly where it was
     save_every: int = 250       # steps between the states that --resume goes on from
 
@@ -87,6 +87,10 @@ class Config:
         settings.check(self)
 
 
+# the columns that a loss needs beside the answers
+USES = {"margin": ("strength", "margin"), "plackett_luce": ("chosen_rank", "rejected_rank")}
+
+
 def preference_loss(chosen, rejected, margin=0.0):
     """-log sigmoid(chosen - rejected - margin), mean over pairs.
 
@@ -110,15 +114,41 @@ def load_pairs(cfg, model, tokenizer):
     """-> (training pairs, held-out pairs)"""
     path = cfg.data or files.made_path(f"{cfg.run}/preferences/pairs.jsonl",
                                        f"make_preferences.py --run {cfg.run}")
-    pairs, report = files.load_pairs(path, tokenizer, model.cfg.block_size)
+    pairs, report = files.load_pairs(path, tokenizer, model.cfg.block_size,
+                                     uses=USES.get(cfg.loss, ()))
     print(look.pairs_summary(path, pairs, report))
-    train_pairs, held_out = files.split_pairs(pairs, cfg.held_out, seeds.rng(cfg.seed, "split"))
-    for loss, key, labels in (("margin", "strength", "strengths"),
-                              ("plackett_luce", "chosen_rank", "rankings")):
-        if cfg.loss == loss and not all(key in pair.row for pair in train_pairs):
-            raise InputError(f"{path}: --loss {loss} needs {key!r} in every row, as "
-                             f"make_preferences.py --labels {labels} writes them")
+    train_pairs, held_out = files.split(pairs, report, cfg.held_out, cfg.seed)
+    for pair in train_pairs:
+        if cfg.loss == "margin" and not {"strength", "margin"} & set(pair.row):
+            raise InputError(f"{path}: --loss margin needs 'strength', or 'margin', in every row, "
+                             "as make_preferences.py --labels strengths writes them")
+        if cfg.loss == "plackett_luce" and not {"chosen_rank", "rejected_rank"} <= set(pair.row):
+            raise InputError(f"{path}: --loss plackett_luce needs 'chosen_rank' and "
+                             "'rejected_rank' in every row, as make_preferences.py --labels "
+                             "rankings writes them")
+    if cfg.loss == "plackett_luce":
+        for group in batches.by_prompt(train_pairs):
+            check_ranking(group, path)
     return train_pairs, held_out
+
+
+def check_ranking(group, path):
+    """InputError where the pairs of one prompt do not give each answer one rank."""
+    answer_of = {}
+    for pair in group:
+        for side in ("chosen", "rejected"):
+            answer, rank = getattr(pair, side), pair.row[f"{side}_rank"]
+            if answer_of.setdefault(rank, answer) != answer:
+                raise InputError(f"{path}: two answers to {pair.row.get('prompt')!r} have the rank "
+                                 f"{rank}; --loss plackett_luce takes one ranking a prompt")
+
+
+def margin_of(pair, cfg):
+    """How far apart the scores should be: the row's own margin, or its strength times
+    --margin."""
+    if cfg.loss != "margin":
+        return 0.0
+    return pair.row["margin"] if "margin" in pair.row else cfg.margin * pair.row["strength"]
 
 
 def pairs_loss(reward_model, groups, cfg, pad, device):
@@ -142,8 +172,7 @@ def pairs_loss(reward_model, groups, cfg, pad, device):
             start += len(group)
         loss = torch.stack(losses).mean()
     else:
-        strengths = [pair.row["strength"] if cfg.loss == "margin" else 0.0 for pair in pairs]
-        margins = torch.tensor([cfg.margin * strength for strength in strengths], device=device)
+        margins = torch.tensor([margin_of(pair, cfg) for pair in pairs], device=device)
         # a prompt counts once, however many pairs it has
         weights = [1 / (len(groups) * len(group)) for group in groups for _ in group]
         weights = torch.tensor(weights, device=device)
@@ -208,7 +237,9 @@ def train(cfg):
         grad_norm = optim.update(reward_model, optimizer, lr, cfg.max_grad_norm)
         log(step, loss=loss.item(), **stats, _grad_norm=grad_norm, _lr=lr)
 
-    report = reports.accuracy_report(reward_model, held_out, tokenizer.pad, cfg.micro_batch)
+    report = {}
+    if held_out:
+        report = reports.accuracy_report(reward_model, held_out, tokenizer.pad, cfg.micro_batch)
     report["score_std"] = centre(reward_model, train_pairs, tokenizer.pad, cfg.micro_batch)
     checkpoints.write_atomically(f"{folder}/report.json", lambda f: json.dump(report, f, indent=1))
     checkpoints.save_checkpoint(f"{folder}/model.pt", reward_model, tokenizer)

@@ -48,7 +48,7 @@ class Config:
     init: str = ""
     # JSONL (.gz) of conversations; empty: demonstrations of the checkpoint's world
     data: str = ""
-    held_out: float = 0.05      # share of the prompts of --data kept to measure the loss on
+    held_out: float = 0.1       # share of the conversations of --data kept to measure the loss on
     resume: bool = False        # go on with a run that was interrupted, exactly where it was
     save_every: int = 100       # steps between the states that --resume goes on from
 
@@ -139,7 +139,7 @@ def load(cfg, tokenizer, block_size):
     examples, report = files.load_conversations(cfg.data, tokenizer, block_size,
                                                 last_only=cfg.mask == "last")
     print(look.summary(f"{cfg.data}: {len(examples)} conversations", examples, report))
-    return files.split_by_prompt(examples, prompt_of, cfg.held_out, seeds.rng(cfg.seed, "split"))
+    return files.split(examples, report, cfg.held_out, cfg.seed)
 
 
 def demonstrations(cfg, tokenizer):
@@ -160,9 +160,11 @@ def demonstrations(cfg, tokenizer):
 
 
 def prompt_of(example):
-    """Ids before the last answer."""
+    """Ids before the last answer that is trained on."""
     ids, mask = example
     start = len(ids)
+    while not mask[start - 1]:
+        start -= 1
     while mask[start - 1]:
         start -= 1
     return ids[:start]
@@ -179,20 +181,22 @@ def train(cfg):
         raise InputError(f"--max_new_tokens {cfg.max_new_tokens} leaves no room for a prompt in "
                          f"a block of {model.cfg.block_size}")
     examples, held_out = load(cfg, tokenizer, model.cfg.block_size)
-    prompts = [prompt_of(example)[-room:] for example in held_out]
+    prompts = [prompt_of(example) for example in held_out or examples]
+    prompts = [prompt for prompt in prompts if len(prompt) <= room]
 
     def show(title):
         look.show_answers(folder, title, model, tokenizer, cfg.max_new_tokens, cfg.seed,
                           prompts[:3] if cfg.data else ())
 
     def report(title):
-        loss = held_out_loss(model, held_out, tokenizer.pad, cfg.micro_batch, device)
+        kind = "held-out" if held_out else "training"
+        loss = held_out_loss(model, held_out or examples, tokenizer.pad, cfg.micro_batch, device)
         _, _, finished = generate_in_batches(model, prompts[:128], cfg.max_new_tokens, tokenizer,
                                              seeds.generator(cfg.seed, "finished", device),
                                              cfg.micro_batch)
-        print(f"{title}: held-out loss {loss:.3f} nats a token, "
-              f"{sum(finished) / len(finished):.0%} of {len(finished)} answers finish within "
-              f"{cfg.max_new_tokens} tokens")
+        print(f"{title}: {kind} loss {loss:.3f} nats a token, "
+              f"{sum(finished) / max(1, len(finished)):.0%} of {len(finished)} answers finish "
+              f"within {cfg.max_new_tokens} tokens")
 
     steps = cfg.steps or -(-len(examples) // cfg.batch_size)
     print(f"sft: {len(examples)} conversations, {len(held_out)} held out, {steps} steps of "

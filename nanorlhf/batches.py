@@ -1,6 +1,4 @@
 """Lists of ids -> padded batches (B, T) with masks, and the order in which they come."""
-from itertools import groupby
-
 import torch
 from tqdm import tqdm
 
@@ -29,9 +27,13 @@ def answer_batch(prompts, answers, pad, device):
     return conversation_batch(answer_rows(prompts, answers), pad, device)
 
 
-def by_prompt(pairs, prompt_of=lambda pair: pair.prompt):
-    """[Preference] -> [[Preference]]: neighbours with one prompt, which share answers."""
-    return [list(group) for _, group in groupby(pairs, prompt_of)]
+def by_prompt(pairs, group_of=lambda pair: pair.group or tuple(pair.prompt)):
+    """[Preference] -> [[Preference]]: those of one prompt, which share answers, wherever they
+    stand; prompts in the order in which they come first."""
+    groups = {}
+    for pair in pairs:
+        groups.setdefault(group_of(pair), []).append(pair)
+    return list(groups.values())
 
 
 def distinct_answers(pairs):
@@ -39,7 +41,7 @@ def distinct_answers(pairs):
     each): which of the N every pair compares.
 
     An answer that stands in several pairs counts once: K answers to a prompt make K (K - 1) / 2
-    pairs for K answers' work.
+    pairs for K answers' work. The side that a thumb lacks is an answer of no tokens.
     """
     rows = {}
 
@@ -70,6 +72,9 @@ def mismatched(pairs, block_size):
     The same question may stand in a batch twice: its neighbour's answer would not be to another.
     """
     prompts, answers, *_ = distinct_answers(pairs)
+    # the side that a thumb lacks says nothing
+    prompts = [prompt for prompt, answer in zip(prompts, answers, strict=True) if answer]
+    answers = [answer for answer in answers if answer]
     distinct = list(dict.fromkeys(map(tuple, prompts)))
     if len(distinct) < 2:
         return [], []

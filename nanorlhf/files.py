@@ -1,39 +1,65 @@
-"""The shapes that people's files have -> conversations, preference pairs, prompts, problems.
+"""JSONL files -> what a script trains on, in ids: conversations, pairs, thumbs, prompts, problems.
 
-    {"prompt", "completion"}
-    {"messages": [{"role", "content"}, ...]}
-    {"question", "answer"}                      GSM8K
-    {"instruction", "input", "output"}          Alpaca
-    {"prompt", "chosen", "rejected"}            strings or message lists
-    {"chosen", "rejected"}                      HH transcripts, "\n\nHuman: ...\n\nAssistant: ..."
-    .jsonl or .jsonl.gz
-
-What cannot be used is dropped and counted, by reason; what cannot be read is an error with file
-and line.
+Which layouts a row may have, and what its messages are, is layouts.py's. What is left here: lines,
+tokens, what fits a block, and a report that says of every row what became of it. What cannot be
+used is dropped and counted, by reason; what cannot be read is an error with file and line.
 """
 import gzip
+import hashlib
 import json
 import math
 import os
-import re
 import zlib
 from collections import Counter
 from dataclasses import dataclass, field
 
-from nanorlhf import InputError
+from nanorlhf import InputError, layouts
+from nanorlhf.layouts import Dropped
+
+# re-exported: what a verifier reads from files and answers
+from nanorlhf.numbers import Problem, correct, final_number, grade, read_number
+
+__all__ = ["Problem", "correct", "final_number", "grade", "read_number"]
 
 
 @dataclass
 class Preference:
-    """Two answers to one prompt, of which one is preferred; ids."""
+    """Two answers to one prompt, of which one is preferred; ids. Where an answer was judged alone
+    (a thumb, of which KTO learns), the other is []."""
     prompt: list            # ids, ending in the assistant token
     chosen: list            # ids; the last is the end token, unless the answer was cut off
     rejected: list
-    row: dict = field(default_factory=dict)     # the line it came from
+    row: dict = field(default_factory=dict)     # the columns that it came from
+    group: object = None    # what pairs of one prompt have in common, before it was truncated
 
     @property
     def length(self):
         return len(self.prompt) + max(len(self.chosen), len(self.rejected))
+
+
+@dataclass
+class Source:
+    """Where an example comes from, for the split."""
+    conversation: str       # what it is about, see layouts.conversation
+    split: str | None       # "train" or "held-out", where the row says so
+
+
+class Report(Counter):
+    """What became of the rows of a file: {what was done: how many}."""
+    def __init__(self, path=""):
+        super().__init__()
+        self.path, self.rows, self.broken = path, 0, 0
+        self.first = {}         # {what was done: where it was first}
+        self.unused = set()     # columns that nothing was made of
+        self.kept = []          # the Source of each example, in their order
+
+    def note(self, what, where):
+        self[what] += 1
+        self.first.setdefault(what, where)
+
+    def keep(self, row, messages):
+        self.kept.append(Source(json.dumps(layouts.conversation(messages)),
+                                layouts.split_of(row.get("split"))))
 
 
 def read_jsonl(path):
@@ -48,6 +74,8 @@ def read_jsonl(path):
         with (gzip.open if str(path).endswith(".gz") else open)(path, "rb") as f:
             for number, line in enumerate(f, 1):
                 where = f"{path}:{number}"
+                if number == 1:
+                    _refuse_formats(path, line)
                 try:
                     text = line.decode("utf-8-sig")
                     if not text.strip():
@@ -76,6 +104,27 @@ def read_jsonl(path):
         raise InputError(f"{path}: the file is empty")
 
 
+def format_of(line):
+    """The first line of a file -> what tools/convert.py calls its format; None for JSONL."""
+    line = line.removeprefix(b"\xef\xbb\xbf").strip()
+    if line.startswith(b"PAR1"):
+        return "parquet"
+    if line.startswith(b"["):
+        return "a JSON array"
+    if not line.startswith(b"{") and (b"," in line or b"\t" in line) and line.isascii():
+        return "a table (CSV)"
+    return None
+
+
+def _refuse_formats(path, line):
+    if line.startswith(b"PK\x03\x04"):
+        raise InputError(f"{path}: a zip archive, which a spreadsheet (.xlsx) is, too; export it "
+                         "as CSV")
+    if kind := format_of(line):
+        raise InputError(f"{path}: {kind}, not JSONL, a JSON object on each line; that is made "
+                         f"by: python -m tools.convert {path} > out.jsonl")
+
+
 def made_path(path, command):
     """path, a file that another script makes. InputError, with that command, where it is not."""
     if not os.path.exists(path):
@@ -83,215 +132,123 @@ def made_path(path, command):
     return path
 
 
-def parse_transcript(text, where):
-    """An HH transcript -> messages."""
-    parts = re.split(r"\n\n(Human|Assistant):", text)
-    if parts[0].strip() or len(parts) < 3:
-        raise InputError(
-            f'{where}: expected a transcript of "\\n\\nHuman: ..." and "\\n\\nAssistant: ..." turns'
-        )
-    roles = {"Human": "user", "Assistant": "assistant"}
-    turns = zip(parts[1::2], parts[2::2], strict=True)
-    return [{"role": roles[who], "content": said.strip()} for who, said in turns]
+# ---- what every loader does ----
 
+def _read(path, make):
+    """-> ([what make(row, report) returns] of the rows of a file that are not Dropped, Report).
 
-SHAPES = (
-    ("messages",),
-    ("prompt", "completion"),
-    ("question", "answer"),
-    ("instruction", "output"),
-    ("chosen", "rejected"),
-)
-
-
-def _messages(row, key, where, role):
-    """row[key], a string (one message of this role, where there is one) or a list of messages -> a
-    list of messages, checked."""
-    value = row[key]
-    if isinstance(value, str) and role:
-        return [{"role": role, "content": value}]
-    if isinstance(value, list) and value and all(map(_is_message, value)):
-        return value
-    raise InputError(f"{where}: {key!r} must be {'a string or ' if role else ''}a list of "
-                     "{role, content} messages, roles system, user, assistant, contents strings")
-
-
-def _is_message(m):
-    return (isinstance(m, dict) and m.get("role") in ("system", "user", "assistant")
-            and isinstance(m.get("content"), str))
-
-
-def conversation(row, where):
-    """A row of any shape -> messages.
-
-    Of a preference pair, the chosen side, unless the row has an answer beside the two (as those of
-    UltraFeedback do). Any other row of two shapes is an error: either may be meant.
+    InputError where nothing is left, or where more than half of the rows are broken: they may well
+    be in a layout that is read wrongly.
     """
-    shapes = [shape for shape in SHAPES if all(key in row for key in shape)]
-    shapes = [shape for shape in shapes if shape != ("chosen", "rejected")] or shapes
-    if len(shapes) != 1:
-        known = "; ".join(" and ".join(shape) for shape in shapes or SHAPES)
-        if shapes:
-            what = f"those of several shapes ({known}); leave one of them"
-        else:
-            what = f"none of the known shapes ({known})"
-        raise InputError(f"{where}: keys {sorted(row)} are {what}")
-    [shape] = shapes
-    if shape == ("messages",):
-        return _messages(row, "messages", where, None)
-    if shape == ("chosen", "rejected"):
-        return preference(row, where)[0]
-    if shape == ("instruction", "output"):
-        task, text = row["instruction"], row.get("input")
-        if not isinstance(task, str) or not isinstance(text, str | None):
-            raise InputError(f"{where}: 'instruction' and 'input' must be strings")
-        row = {**row, "instruction": f"{task}\n\n{text}" if text else task}
-    asked, answered = shape
-    return _messages(row, asked, where, "user") + _messages(row, answered, where, "assistant")
+    items, report = [], Report(path)
+    for where, columns in read_jsonl(path):
+        report.rows += 1
+        try:
+            row = layouts.read_row(columns, where, path)
+            items.append(make(row, report))
+            report.unused |= row.unused
+        except Dropped as e:
+            report.note(f"dropped: {e.reason}", f"{where}, {e.place}" if e.place else where)
+            report.broken += e.broken
+    if not items or report.broken > report.rows / 2:
+        left = "more than half of the rows are no examples" if items else "no example is left"
+        why = "; ".join(f"{what} ({n}, first at {report.first[what]})"
+                        for what, n in report.items())
+        raise InputError(f"{path}: {left}, of {report.rows}: {why}")
+    return items, report
 
 
-def preference(row, where):
-    """A preference row -> (messages of the chosen side, messages of the rejected side)."""
-    sides = []
-    for key in ("chosen", "rejected"):
-        if key not in row:
-            raise InputError(
-                f"{where}: keys {sorted(row)} lack {key!r}; a preference pair has chosen and "
-                "rejected"
-            )
-        if "prompt" in row:
-            side = _messages(row, key, where, "assistant")
-            prompt = _messages(row, "prompt", where, "user")
-            # some files repeat the prompt in both answers
-            sides.append(side if side[:len(prompt)] == prompt else prompt + side)
-        elif isinstance(row[key], str):
-            sides.append(parse_transcript(row[key], where))
-        else:
-            sides.append(_messages(row, key, where, "user"))
-    return tuple(sides)
+def _fitted(messages, fits, row, report):
+    """The messages, without their oldest turns where they are too long: what is left begins with a
+    user turn, and the system message stays.
+
+    Cut anywhere else, a question would lose its beginning, or an answer its question. Dropped where
+    the last user turn does not fit.
+    """
+    system = messages[:1] if messages[0]["role"] == "system" else []
+    last = max(i for i, m in enumerate(messages) if m["role"] == "user")
+    starts = [i for i, m in enumerate(messages) if m["role"] == "user" and 0 < i <= last]
+    if fits(messages):
+        return messages
+    for start in starts:
+        if fits(system + messages[start:]):
+            report.note("truncated: the oldest turns left out", row.where)
+            return system + messages[start:]
+    raise Dropped("the last user turn does not fit", broken=False)
 
 
-def _empty_answer(messages):
-    return messages[-1]["role"] != "assistant" or not messages[-1]["content"].strip()
-
+# ---- what the scripts read ----
 
 def load_conversations(path, tokenizer, block_size, last_only=False):
-    """-> ([(ids, mask)], Counter of what was dropped or truncated). Raises InputError when nothing
-    is left.
+    """-> ([(ids, mask)], Report). Raises InputError when nothing is left.
 
-    The mask is on every answer of a chat, or on the last alone. A conversation that is too long
-    loses its beginning, never a part of an answer that is trained on: an answer that is cut into
-    stays as context, and one whose last answer does not fit is dropped.
+    The mask is on every answer of a chat that may be imitated, or on the last alone. A chat that is
+    too long loses its oldest turns, never a part of one.
     """
-    examples, report = [], Counter()
-    for where, row in read_jsonl(path):
-        messages = conversation(row, where)
-        if _empty_answer(messages):
-            report["dropped: no answer, or an empty one"] += 1
-            continue
-        ids, mask = tokenizer.chat(messages)
-        answer = len(tokenizer.completion(messages[-1]["content"]))
-        if answer + 1 > block_size:
-            report["dropped: the answer alone is longer than the block"] += 1
-            continue
-        if len(ids) > block_size:
-            report["truncated from the left: longer than the block"] += 1
-            ids, mask = ids[-block_size:], mask[-block_size:]
-            # the rest of an answer whose beginning is gone
-            for t in range(block_size - answer):
-                if not mask[t]:
-                    break
-                mask[t] = False
+    def make(row, report):
+        messages = layouts.chat(row)
         if last_only:
-            mask = [False] * (len(ids) - answer) + [True] * answer
-        examples.append((ids, mask))
-    complaint = f"{path}: no example is left for a block of {block_size} tokens"
-    return _some(examples, report, complaint), report
+            if not layouts.imitated(messages[-1]):
+                raise Dropped("weight 0", broken=False)
+            messages = [{**m, "weight": 0} for m in messages[:-1]] + messages[-1:]
+        if len(tokenizer.completion(messages[-1]["content"])) + 1 > block_size:
+            raise Dropped("the answer alone is longer than the block", broken=False)
+        some = _fitted(messages, lambda some: len(tokenizer.chat(some)[0]) <= block_size, row,
+                       report)
+        ids, mask = tokenizer.chat(some)
+        if not any(mask):
+            raise Dropped("weight 0", broken=False)
+        report.keep(row, messages)
+        return ids, mask
+
+    return _read(path, make)
 
 
-def load_pairs(path, tokenizer, block_size):
-    """-> ([Preference], Counter of what was dropped or truncated). Ids in the file
-    (make_preferences.py writes them) win over its text."""
-    pairs, report = [], Counter()
-    for where, row in read_jsonl(path):
-        if "chosen_ids" in row:
-            pair = _pair_from_ids(row, where, tokenizer)
-        else:
-            chosen, rejected = preference(row, where)
-            if chosen[:-1] != rejected[:-1]:
-                report["dropped: the two sides have different prompts"] += 1
-                continue
-            if _empty_answer(chosen) or _empty_answer(rejected):
-                report["dropped: no answer, or an empty one"] += 1
-                continue
-            pair = Preference(tokenizer.prompt(chosen[:-1]),
-                              tokenizer.completion(chosen[-1]["content"]),
-                              tokenizer.completion(rejected[-1]["content"]), row)
-        room = block_size - max(len(pair.chosen), len(pair.rejected))
-        if pair.chosen == pair.rejected:
-            report["dropped: both answers are the same"] += 1
-        elif room < 1:
-            report["dropped: an answer alone is longer than the block"] += 1
-        else:
-            report["truncated from the left: longer than the block"] += len(pair.prompt) > room
-            pair.prompt = pair.prompt[-room:]
-            pairs.append(pair)
-    complaint = f"{path}: no example is left for a block of {block_size} tokens"
-    return _some(pairs, report, complaint), +report
+def load_pairs(path, tokenizer, block_size, uses=(), thumbs=False):
+    """-> ([Preference], Report). Ids in the file (make_preferences.py writes them) win over its
+    text.
 
-
-def load_prompts(path, tokenizer, room):
-    """-> ([ids of a prompt], Counter of what was dropped or truncated): what stands before the last
-    answer of each row of any shape, or a row's "prompt", which needs no answer. Each prompt once,
-    with its last `room` tokens."""
-    if room < 1:
-        raise InputError(f"{path}: {room} tokens are left for a prompt; lower --max_new_tokens")
-    prompts, report = {}, Counter()
-    for where, row in read_jsonl(path):
-        messages = (
-            _messages(row, "prompt", where, "user") if "prompt" in row else conversation(row, where)
-        )
-        if messages[-1]["role"] == "assistant":
-            messages = messages[:-1]
-        if not messages:
-            report["dropped: no prompt before the answer"] += 1
-            continue
-        ids = tokenizer.prompt(messages)
-        report[f"truncated from the left: longer than {room} tokens"] += len(ids) > room
-        report["dropped: the same prompt again"] += tuple(ids[-room:]) in prompts
-        prompts[tuple(ids[-room:])] = None
-    return _some([list(ids) for ids in prompts], report, f"{path}: no prompt is left"), +report
-
-
-def load_problems(path, tokenizer, room):
-    """Rows {"question", "answer"} -> ([Problem], Counter of what was dropped).
-
-    The answer ends in "#### number", is a number and nothing else, or is a JSON number. What has
-    none, or a prompt longer than room, is dropped and counted.
+    uses: columns beside the answers that the script makes something of. thumbs: an answer that was
+    judged alone ("label") is a Preference of one side.
     """
-    problems, report = [], Counter()
-    for where, row in read_jsonl(path):
-        question, answer = row.get("question"), row.get("answer")
-        is_number = isinstance(answer, int | float) and not isinstance(answer, bool)
-        if not isinstance(question, str) or not (isinstance(answer, str) or is_number):
-            raise InputError(f"{where}: keys {sorted(row)}; a problem has a question, a string, "
-                             "and an answer, a string or a number")
-        if is_number:
-            number = answer if math.isfinite(answer) else None
+    last = {"prompt": None, "ranked": {}, "group": 0}
+
+    def make(row, report):
+        row.used.update(uses)
+        if "chosen_ids" in row:
+            pair, messages = _pair_from_ids(row, tokenizer)
+            # a prompt that is asked twice gets two sets of answers, each labelled by itself; two
+            # rankings of it may stand one behind the other
+            ranked = {row[f"{side}_rank"]: row[f"{side}_ids"] for side in ("chosen", "rejected")
+                      if f"{side}_rank" in row}
+            clash = any(last["ranked"].get(rank, ids) != ids for rank, ids in ranked.items())
+            if pair.prompt != last["prompt"] or clash:
+                last.update(prompt=pair.prompt, ranked={}, group=last["group"] + 1)
+            last["ranked"] |= ranked
+            pair.group = last["group"]
+        elif thumbs and "chosen" not in row:
+            messages, answer, label = layouts.thumb(row)
+            answer = tokenizer.completion(answer["content"])
+            sides = (answer, []) if label else ([], answer)
+            pair = Preference([], *sides, row, json.dumps(messages))
         else:
-            number = final_number(answer)
-            if number is None:
-                number = read_number(answer)
-        if number is None:
-            report["dropped: no number behind a # in the answer"] += 1
-        elif len(tokenizer.prompt(question)) > room:
-            report[f"dropped: the question takes more than {room} tokens"] += 1
-        else:
-            problems.append(Problem(question, number))
-    return _some(problems, report, f"{path}: no problem is left"), report
+            messages, *sides = layouts.pair(row)
+            sides = [tokenizer.completion(side["content"]) for side in sides]
+            pair = Preference([], *sides, row, json.dumps(messages))
+        if pair.chosen == pair.rejected:
+            raise Dropped("both answers are the same")
+        room = block_size - max(len(pair.chosen), len(pair.rejected))
+        if room < 1:
+            raise Dropped("an answer alone is longer than the block", broken=False)
+        some = _fitted(messages, lambda some: len(tokenizer.prompt(some)) <= room, row, report)
+        pair.prompt = tokenizer.prompt(some)
+        report.keep(row, messages)
+        return pair
+
+    return _read(path, make)
 
 
-def _pair_from_ids(row, where, tokenizer):
+def _pair_from_ids(row, tokenizer):
     try:
         pair = Preference(row["prompt_ids"], row["chosen_ids"], row["rejected_ids"], row)
         ok = all(ids and all(type(i) is int and 0 <= i < tokenizer.vocab_size for i in ids)
@@ -300,149 +257,134 @@ def _pair_from_ids(row, where, tokenizer):
     except (KeyError, TypeError):
         ok = False
     if not ok:
-        raise InputError(
-            f"{where}: its ids are not this tokenizer's ({tokenizer.name}); rewrite the pairs "
-            "with make_preferences.py"
-        )
-    return pair
+        raise row.error(f"its ids are not this tokenizer's ({tokenizer.name}); rewrite the pairs "
+                        "with make_preferences.py")
+    row.used |= set(row)        # its columns are known: the rest is what only a made-up world knows
+    return pair, [{"role": "user", "content": row["prompt"]}]
 
 
-def _some(kept, report, complaint):
-    if not kept:
-        raise InputError(
-            f"{complaint}: " + "; ".join(f"{reason} ({n})" for reason, n in report.items() if n)
-        )
-    return kept
+def load_prompts(path, tokenizer, room):
+    """-> ([ids of a prompt], Report): what stands before the last answer of each row of any layout,
+    which needs no answer. Each prompt once; of one that is too long, its last turns."""
+    if room < 1:
+        raise InputError(f"{path}: {room} tokens are left for a prompt; lower --max_new_tokens")
+    seen = set()
+
+    def make(row, report):
+        messages = layouts.prompt(row)
+        key = json.dumps([[m["role"], m["content"]] for m in messages])
+        if key in seen:
+            raise Dropped("the same prompt again", broken=False)
+        seen.add(key)
+        some = _fitted(messages, lambda some: len(tokenizer.prompt(some)) <= room, row, report)
+        report.keep(row, messages)
+        return tokenizer.prompt(some)
+
+    return _read(path, make)
 
 
-def split_by_prompt(items, prompt_of, share, rng):
-    """(train, held_out): `share` of the distinct prompts go, with all their items, to the held-out
-    side; at least one to each."""
-    def key(item):
-        return tuple(prompt_of(item))
+def load_problems(path, tokenizer, room):
+    """-> ([Problem], Report): questions whose answer ends in "#### number" or in \\boxed{number},
+    is a number and nothing else, or is a JSON number. What has none, or a prompt longer than room,
+    is dropped and counted."""
+    def make(row, report):
+        answer = next((row.take(name) for name in layouts.ANSWERS if name in row), None)
+        if isinstance(answer, int | float) and not isinstance(answer, bool):
+            messages, number = layouts.prompt(row), answer if math.isfinite(answer) else None
+        else:
+            messages = layouts.chat(row)
+            said, messages = messages[-1]["content"], messages[:-1]
+            number = final_number(said)
+            if number is None:
+                number = read_number(said)
+        if number is None:
+            raise Dropped("no number at the end of the answer")
+        if len(tokenizer.prompt(messages)) > room:
+            raise Dropped(f"the question takes more than {room} tokens", broken=False)
+        report.keep(row, messages)
+        alone = len(messages) == 1
+        return Problem(messages[0]["content"] if alone else messages, number)
 
-    prompts = sorted({key(item) for item in items})
-    if len(prompts) < 2:
-        raise InputError("the data has only one distinct prompt: nothing can be held out of it")
-    hidden = set(rng.sample(prompts, min(max(1, round(share * len(prompts))), len(prompts) - 1)))
-    return [i for i in items if key(i) not in hidden], [i for i in items if key(i) in hidden]
-
-
-def split_as_marked(items, row_of):
-    """(train, held_out): as the "split" of each item's row says. InputError if either is empty."""
-    train = [item for item in items if row_of(item)["split"] == "train"]
-    held_out = [item for item in items if row_of(item)["split"] != "train"]
-    if not train or not held_out:
-        raise InputError(f"of the {len(items)} rows {len(train)} are for training and "
-                         f"{len(held_out)} held out; both are needed")
-    return train, held_out
-
-
-def split_pairs(pairs, share, rng):
-    """(train, held_out) of [Preference]: as the file says where it says so (make_preferences.py's
-    own does), else by prompt."""
-    if all("split" in p.row for p in pairs):
-        return split_as_marked(pairs, lambda p: p.row)
-    return split_by_prompt(pairs, lambda p: p.prompt, share, rng)
+    return _read(path, make)
 
 
-# ---- problems whose answer is a number ----
+def load_judged(path, tokenizer, block_size, supervision):
+    """-> ([{"prompt_ids", "completion_ids", "right", "steps"}], Report): answers that were judged
+    alone ("label"; for outcomes), or step by step ("labels"; for processes), and those of
+    make_preferences.py, which are both."""
+    def make(row, report):
+        if "completion_ids" in row:
+            return _judged_from_ids(row, report, tokenizer, supervision)
+        if supervision == "process":
+            if "completions" not in row or "labels" not in row:
+                raise row.error(f"its keys {sorted(row)} lack completions and labels: "
+                                "--supervision process learns from steps, each judged")
+            messages, steps = layouts.steps(row)
+            answer = {"completion_ids": [], "steps": []}
+            ids = answer["completion_ids"]
+            for step, ok in steps:
+                # each step apart, so that it ends where a token does
+                ids += (tokenizer.encode("\n") if ids else []) + tokenizer.encode(step)
+                answer["steps"].append((len(ids) - 1, ok))
+            ids.append(tokenizer.end)
+        else:
+            messages, said, right = layouts.thumb(row)
+            answer = {"completion_ids": tokenizer.completion(said["content"]), "right": right}
+        room = block_size - len(answer["completion_ids"])
+        if room < 1:
+            raise Dropped("the answer alone is longer than the block", broken=False)
+        some = _fitted(messages, lambda some: len(tokenizer.prompt(some)) <= room, row, report)
+        report.keep(row, messages)
+        return {**answer, "prompt_ids": tokenizer.prompt(some)}
 
-@dataclass(frozen=True)
-class Problem:
-    """A row of a file such as GSM8K: any text, and the number that its answer must end in."""
-    text: str
-    answer: float
-
-    @property
-    def key(self):
-        return self.text
+    return _read(path, make)
 
 
-# What an answer to a Problem is worth: it ends in the right number; that stands in a last line
-# of its own, "#### 42".
-WORTH = {"correct": 1.0, "format": 0.1}
+def _judged_from_ids(row, report, tokenizer, supervision):
+    if not {"prompt", "prompt_ids", "right", "split"} <= set(row):
+        raise row.error(f"its keys {sorted(row)} are not those of a judged answer; see "
+                        "make_preferences.py --labels thumbs")
+    if supervision == "process" and "steps" not in row:
+        raise row.error("--supervision process needs answers in steps that can be checked; this "
+                        "world has none")
+    row.used |= set(row)
+    report.keep(row, [{"role": "user", "content": row["prompt"]}])
+    return dict(row)
 
 
-def final_number(text):
-    """The number that an answer ends in, or None: the one grammar for labels and for answers.
+# ---- what is held out ----
 
-    It stands behind the last ####, or in the last \\boxed{}, whichever comes later; where there is
-    neither, behind the last #. Read whole or not at all, see read_number.
+def split(items, report, share, seed):
+    """(train, held_out): as the file marks its rows, where it marks any as held out; else the
+    conversations whose hash falls below `share`, with all their rows.
+
+    The hash is of seed and conversation alone. So every script that reads a file holds out the same
+    of it, a smaller share is a part of a larger one, and the order of rows does not matter. At
+    least one conversation goes to each side; a share of 0 holds nothing out.
     """
-    marks = [m.end() for m in re.finditer(r"####+", text)]
-    boxes = [m.end() for m in re.finditer(r"\\boxed\s*\{", text)]
-    if marks or boxes:
-        start = max(marks + boxes)
-        said = _inside_braces(text[start:]) if start in boxes else text[start:]
+    if not 0 <= share < 1:
+        raise InputError(f"--held_out {share:g}: a share of the conversations, from 0 to below 1")
+    if any(source.split == "held-out" for source in report.kept):
+        held = [source.split == "held-out" for source in report.kept]
+        if all(held):
+            raise InputError(f"{report.path}: all {len(items)} rows are marked as held out by "
+                             "their 'split': none is left to train on")
     else:
-        # a # behind a letter is C#
-        hashes = list(re.finditer(r"(?<![A-Za-z0-9#])#+", text))
-        if not hashes:
-            return None
-        said = text[hashes[-1].end():]
-    lines = said.strip().splitlines()
-    return read_number(lines[0]) if lines else None
+        place = {source.conversation: _place(source.conversation, seed) for source in report.kept}
+        hidden = {c for c, x in place.items() if x < share}
+        if share and not hidden:
+            hidden = {min(place, key=place.get)}
+        if hidden and len(hidden) == len(place):
+            hidden.remove(max(place, key=place.get))
+        if share and not hidden:
+            raise InputError(f"{report.path}: there is only one conversation, and of one nothing "
+                             "can be held out; --held_out 0 trains on all there is")
+        held = [source.conversation in hidden for source in report.kept]
+    return ([item for item, out in zip(items, held, strict=True) if not out],
+            [item for item, out in zip(items, held, strict=True) if out])
 
 
-def _inside_braces(text):
-    """What stands before the brace that closes a group begun already."""
-    depth = 1
-    for i, c in enumerate(text):
-        depth += (c == "{") - (c == "}")
-        if depth == 0:
-            return text[:i]
-    return ""
-
-
-# 18, 1,800, 0.5, .5, 1e6; then what may stand before and behind it
-NUMERAL = r"((?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE]([-+]?[0-9]{1,2}))?"
-MULTIPLES = re.compile(r"\b(hundred|thousand|million|billion|trillion|dozen)\b", re.IGNORECASE)
-
-
-def read_number(text):
-    """The number that a text is, or None: 18, $1,800, -5, **18**, = 18, 18 apples, 18%, 3/4,
-    2 1/2, 1e6, \\frac{3}{4}, \\boxed{18}.
-
-    What goes on behind the number makes it none: 12:30, 18-3, 10^3, 18 or 19, 18 million.
-    """
-    text = re.sub(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}", r"\1/\2", text)
-    text = re.sub(r"\\(?:boxed|text|mathrm|mathbf)\s*\{([^{}]*)\}", r" \1", text)
-    text = re.sub(r"\\[,;! ]|\\[()\[\]]|[*_`]", "", text.replace("\\$", "$").replace("−", "-"))
-    m = re.match(r"[\s=:]*([-+]?)\s*[$€£]?\s*([-+]?)" + NUMERAL, text, re.ASCII)
-    if not m or len(m[3]) > 24:     # Python refuses to read numbers of thousands of digits
-        return None
-    value, rest = _value(m[3], m[4]), text[m.end():]
-    if mixed := re.match(r"\s+([0-9]{1,9})\s*/\s*([0-9]{1,9})", rest, re.ASCII):     # 2 1/2
-        if int(mixed[2]) == 0:
-            return None
-        value, rest = value + int(mixed[1]) / int(mixed[2]), rest[mixed.end():]
-    elif fraction := re.match(r"\s*/\s*" + NUMERAL, rest, re.ASCII):
-        below = _value(fraction[1], fraction[2]) if len(fraction[1]) <= 24 else 0
-        if below == 0:
-            return None
-        value, rest = value / below, rest[fraction.end():]
-    # another digit, or a sign of arithmetic glued to it, is more than this number
-    if re.search(r"[0-9]", rest) or re.match(r"[-+^/:]", rest) or MULTIPLES.search(rest):
-        return None
-    if "-" in (m[1], m[2]):
-        value = -value
-    return int(value) if value == int(value) else value
-
-
-def _value(digits, exponent):
-    value = float(digits.replace(",", "")) if "." in digits else int(digits.replace(",", ""))
-    return value * 10 ** int(exponent) if exponent else value
-
-
-def correct(problem, answer):
-    return final_number(answer) == problem.answer
-
-
-def grade(problem, answer, finished=True):
-    """The verifier's word: {"gold": 1.1, "correct": 1, "format": 1}."""
-    parts = {
-        "correct": int(finished and correct(problem, answer)),
-        "format": int(finished and re.fullmatch(r".*\n#### \S+", answer, re.DOTALL) is not None),
-    }
-    return {"gold": sum(WORTH[part] * n for part, n in parts.items()), **parts}
+def _place(conversation, seed):
+    """A number from 0 to 1 that only depends on these two."""
+    digest = hashlib.sha256(f"{seed} {conversation}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2 ** 64

@@ -16,24 +16,32 @@ BRACKETS = {"trained on": ("[", "]"), "read": ("", ""), "padding": ("", "")}
 
 def summary(what, rows, report):
     """A line: what there is, tokens a row, the share of all tokens that is trained on (of
-    prompts alone: none), what was dropped.
+    prompts alone: none), what became of the other rows, which columns nothing was made of.
 
-    what: such as "chats.jsonl: 40 conversations"; rows: [(ids, mask)]; report: the Counter that
-    came with them. Each of the three lengths is one that occurs: 95% of the rows are no longer
-    than the second.
+    what: such as "chats.jsonl: 40 conversations"; rows: [(ids, mask)]; report: the files.Report
+    that came with them. Each of the three lengths is one that occurs: 95% of the rows are no
+    longer than the second.
     """
     lengths = [len(ids) for ids, _ in rows]
     median, most, longest = np.percentile(lengths, [50, 95, 100], method="inverted_cdf")
-    line = f"{what}; tokens: median {median}, 95% up to {most}, longest {longest}"
+    line = f"{what} of {report.rows} rows"
+    line += f"; tokens: median {median}, 95% up to {most}, longest {longest}"
     if trained := sum(sum(mask) for _, mask in rows) / sum(lengths):
         line += f", {trained:.0%} of all trained on"
-    return f"{line}; " + ("; ".join(f"{why}: {n}" for why, n in report.items()) or "none dropped")
+    became = [f"{what}: {n} (first at {report.first[what]})" for what, n in report.items()]
+    line += "; " + ("; ".join(became) or "none dropped")
+    if report.unused:
+        line += f"; not used: {', '.join(sorted(report.unused))}"
+    return line
 
 
 def pairs_summary(path, pairs, report):
     """summary of [Preference], each distinct answer a row: the line that every reader prints."""
     prompts, answers, *_ = batches.distinct_answers(pairs)
-    return summary(f"{path}: {len(pairs)} pairs", batches.answer_rows(prompts, answers), report)
+    rows = [row for row in batches.answer_rows(prompts, answers) if any(row[1])]
+    alone = sum(not (pair.chosen and pair.rejected) for pair in pairs)
+    what = f"{len(pairs) - alone} pairs" + (f", {alone} answers judged alone" if alone else "")
+    return summary(f"{path}: {what}", rows, report)
 
 
 def batch_text(tokenizer, ids, mask, chosen=(), rejected=(), colour=False):
@@ -65,8 +73,12 @@ def batch_text(tokenizer, ids, mask, chosen=(), rejected=(), colour=False):
             line += paint(kind, f"{texts[0]} x {len(texts)}" if padding else "·".join(texts))
         lines.append(f"{n:3d} {line}")
     if len(chosen):
-        preferred = zip(chosen.tolist(), rejected.tolist(), strict=True)
-        lines.append("preferred: " + ", ".join(f"{c} > {r}" for c, r in preferred))
+        # an answer judged alone stands beside one of no tokens
+        said, there = [], mask.any(1).tolist()
+        for c, r in zip(chosen.tolist(), rejected.tolist(), strict=True):
+            said.append(f"{c} > {r}" if there[c] and there[r] else
+                        f"{c} liked" if there[c] else f"{r} disliked")
+        lines.append("preferred: " + ", ".join(said))
     return "\n".join(lines)
 
 

@@ -105,19 +105,33 @@ def simpo_loss(avg_chosen, avg_rejected, beta, gamma):
     return -F.logsigmoid(beta * (avg_chosen - avg_rejected) - gamma)
 
 
-def first_loss(loss, beta):
-    """What it must be where the policy is the reference; None where there is no reference."""
+def thumb_weights(chosen_tokens, rejected_tokens, lambda_D, lambda_U):
+    """Lengths of answers (B,) -> (up (B,), down (B,)): what the two sides of each row count in
+    KTO's loss.
+
+    lambda_D for a desirable answer and lambda_U for an undesirable one (Ethayarajh et al. 2024, eq.
+    8). A pair is one of each, half a row; of an answer judged alone the other side has no tokens.
+    """
+    up, down = (chosen_tokens > 0).float(), (rejected_tokens > 0).float()
+    return lambda_D * up / (up + down), lambda_U * down / (up + down)
+
+
+def first_loss(loss, beta, thumbs=(0.5, 0.5)):
+    """What it must be where the policy is the reference; None where there is no reference.
+    thumbs: kto's, as pair_losses takes them."""
+    weights = sum(torch.as_tensor(side).mean().item() for side in thumbs)
     known = {"dpo": math.log(2), "cdpo": math.log(2), "ipo": 1 / (4 * beta ** 2), "hinge": 1.0,
-             "kto": 0.5}
+             "kto": 0.5 * weights}
     return known.get(loss)
 
 
 def pair_losses(cfg, beta, chosen, rejected, ref_chosen, ref_rejected, chosen_tokens,
-                rejected_tokens, z0=0.0):
+                rejected_tokens, z0=0.0, thumbs=(0.5, 0.5)):
     """What cfg.loss makes of B pairs: summed log-probs and lengths in tokens, each (B,) -> as
     dpo_loss.
 
-    cfg has loss, label_smoothing and gamma. orpo and simpo read no ref.
+    cfg has loss, label_smoothing and gamma. orpo and simpo read no ref. z0 and thumbs, what a
+    liked and a disliked answer count, are kto's.
     """
     summed = chosen, rejected, ref_chosen, ref_rejected
     if cfg.loss == "dpo":
@@ -129,12 +143,12 @@ def pair_losses(cfg, beta, chosen, rejected, ref_chosen, ref_rejected, chosen_to
     if cfg.loss == "hinge":
         return hinge_loss(*summed, beta)
     if cfg.loss == "kto":
-        # a pair is one thumb up and one thumb down
         liked = torch.ones_like(chosen, dtype=torch.bool)
         up = kto_loss(chosen, ref_chosen, liked, z0, beta)
         down = kto_loss(rejected, ref_rejected, ~liked, z0, beta)
         chosen_rewards = beta * (chosen - ref_chosen).detach()
-        return (up + down) / 2, chosen_rewards, beta * (rejected - ref_rejected).detach()
+        rejected_rewards = beta * (rejected - ref_rejected).detach()
+        return thumbs[0] * up + thumbs[1] * down, chosen_rewards, rejected_rewards
     avg_chosen, avg_rejected = chosen / chosen_tokens, rejected / rejected_tokens
     if cfg.loss == "orpo":
         losses = orpo_loss(avg_chosen, avg_rejected, beta)
@@ -147,7 +161,9 @@ def check_settings(cfg):
     """InputErrors that the scripts on pairs share: settings without effect."""
     if cfg.ref and cfg.loss in REFERENCE_FREE:
         raise InputError(f"--loss {cfg.loss} has no reference; leave --ref out")
-    for flag, loss in (("label_smoothing", "cdpo"), ("gamma", "simpo")):
-        if cfg.loss != loss and getattr(cfg, flag) != getattr(type(cfg), flag):
+    for flag, loss in (("label_smoothing", "cdpo"), ("gamma", "simpo"), ("lambda_D", "kto"),
+                       ("lambda_U", "kto")):
+        own = getattr(type(cfg), flag, None)
+        if cfg.loss != loss and getattr(cfg, flag, own) != own:
             raise InputError(f"--{flag} has no effect on --loss {cfg.loss}; "
                              f"it belongs to --loss {loss}")

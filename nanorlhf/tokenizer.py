@@ -62,9 +62,9 @@ class Tokenizer:
 
             <|user|>text<|assistant|>text<|end|><|user|>...
 
-        The mask is True on assistant text and its <|end|>. A user turn needs no end: the next
-        role token closes it. Each part is encoded apart, so the tokens of a prompt do not depend
-        on what is answered.
+        The mask is True on assistant text and its <|end|>, but for messages of "weight" 0. A user
+        turn needs no end: the next role token closes it. Each part is encoded apart, so the tokens
+        of a prompt do not depend on what is answered.
         """
         roles = {"user": self.user, "assistant": self.assistant, "system": self.system}
         ids, mask = [], []
@@ -75,7 +75,7 @@ class Tokenizer:
             answer = m["role"] == "assistant"
             text = self.completion(m["content"]) if answer else self.encode(m["content"])
             ids += [roles[m["role"]]] + text
-            mask += [False] + [answer] * len(text)
+            mask += [False] + [answer and m.get("weight", 1) != 0] * len(text)
         return ids, mask
 
     def prompt(self, messages):

@@ -45,14 +45,14 @@ class Config:
 def main(cfg):
     start, (micro_batch, rollouts) = time.perf_counter(), ROWS[int(cfg.gb)]
     common = {"run": cfg.run, "seed": cfg.seed, "micro_batch": micro_batch, "data": cfg.train,
-              "resume": True}
+              "resume": True, "held_out": 0.01}
     answer = {"max_new_tokens": cfg.answer}
     epoch = {"steps": cfg.steps, "batch_size": 32, "warmup": 100}
     stages.alone(train_sft, **common, **answer, **epoch, init=cfg.init, lr=5e-5)
-    stages.alone(train_rm, **common, **epoch, held_out=0.01, lr=2e-5)
+    stages.alone(train_rm, **common, **epoch, lr=2e-5)
     stages.alone(train_ppo, **common, **answer, steps=cfg.steps or 500, batch_size=rollouts,
                  lr=5e-6, critic_lr=1e-5, beta=0.05)
-    stages.alone(train_dpo, **common, **answer, **epoch, held_out=0.01, lr=5e-6, beta=0.1, nll=0.0)
+    stages.alone(train_dpo, **common, **answer, **epoch, lr=5e-6, beta=0.1, nll=0.0)
     evaluate.evaluate(cfg.run, seed=cfg.seed, data=cfg.test, max_new_tokens=cfg.answer,
                       batch_size=rollouts)
     run = cfg.run

@@ -4,12 +4,11 @@ import gzip
 import json
 import os
 import pathlib
-from collections import Counter
 
 import pytest
 import torch
 
-from nanorlhf import InputError, batches, files
+from nanorlhf import InputError, batches, files, layouts
 from nanorlhf.tokenizer import Tokenizer
 
 REAL = pathlib.Path(__file__).resolve().parent.parent.parent / "shared/data"
@@ -73,7 +72,8 @@ def test_every_shape_is_the_same_pair(row, name, tmp_path):
 def test_the_input_of_an_instruction_is_read():
     """Alpaca's second field lost: the task without the text it is about."""
     row = {"instruction": "Translate.", "input": "Hallo", "output": "Hello"}
-    assert files.conversation(row, "f:1")[0] == {"role": "user", "content": "Translate.\n\nHallo"}
+    asked = layouts.chat(layouts.read_row(row, "f:1"))[0]
+    assert (asked["role"], asked["content"]) == ("user", "Translate.\n\nHallo")
 
 
 @pytest.mark.skipif(not GSM8K.exists(), reason="no gsm8k.jsonl.gz beside the repository")
@@ -104,7 +104,8 @@ GOOD = b'{"prompt": "a", "completion": "b"}\n'
     [
         (GOOD + b"{oops\n", "f.jsonl:2: not JSON"),
         (GOOD + b'{"prompt": "a", "comp', "f.jsonl:2: not JSON"),
-        (b"[1]\n", "f.jsonl:1: a line must be one JSON object, this is list"),
+        (b"[1]\n", "f.jsonl: a JSON array, not JSONL.*python -m tools.convert .*f.jsonl > out"),
+        (GOOD + b"[1]\n", "f.jsonl:2: a line must be one JSON object, this is list"),
         (GOOD + b"null\n", "f.jsonl:2: a line must be"),
         (b"\xff\n", "f.jsonl:1: not UTF-8"),
         (GOOD + "é\n".encode("latin-1"), "f.jsonl:2: not UTF-8"),
@@ -159,34 +160,69 @@ def test_a_folder_in_place_of_a_file(tmp_path, name):
 @pytest.mark.parametrize(
     "row, message",
     [
-        ({"prompt": 5, "completion": "A"}, "'prompt' must be a string or a list"),
-        ({"prompt": "Q", "completion": None}, "'completion' must be"),
-        ({"question": "Q", "answer": 4}, "'answer' must be"),
-        ({"instruction": "Q", "input": 5, "output": "A"}, "'input' must be strings"),
-        ({"instruction": None, "output": "A"}, "must be strings"),
-        ({"messages": "Q"}, "'messages' must be a list"),
-        ({"messages": []}, "'messages'"),
-        ({"messages": [ASKED[0], {"role": "assistant", "content": None}]}, "contents strings"),
-        ({"messages": ["Q", "A"]}, "'messages'"),
-        (
-            {"messages": [{"role": "tool", "content": "x"}, ASKED[1]]},
-            "roles system, user, assistant",
-        ),
-        ({"messages": [{"content": "x"}]}, "'messages'"),
-        ({"prompt": "Q"}, "none of the known shapes"),
-        ({}, "none of the known shapes"),
+        ({"prompt": 5, "completion": "A"}, "'prompt' is 5; it must be a string or a list"),
+        ({"question": "Q", "answer": 4}, "'answer' is 4; it must be"),
+        ({"instruction": "Q", "input": 5, "output": "A"}, "both must be strings"),
+        ({"messages": [{"role": "user", "content": 5}, ASKED[1]]}, "message 1: its content is 5"),
+        ({"messages": ["Q", "A"]}, "'messages' is .*; it must be"),
+        ({"prompt": "Q"}, "none of the known layouts"),
+        ({}, "none of the known layouts"),
         ({"Prompt": "Q", "Completion": "A"}, "none of the known"),
         (
             {"messages": ASKED, "prompt": "Q", "completion": "A"},
-            r"several shapes \(messages; prompt and completion\)",
+            "'messages' and 'completion' are several columns that answer",
+        ),
+        (
+            {"prompt": "Q", "question": "W", "completion": "A"},
+            "'prompt' and 'question' are several",
         ),
     ],
 )
-def test_rows_that_are_no_conversation(row, message, tmp_path):
-    """A number written out as text, half of a row ignored, a null that trains an empty answer: each
-    is one sentence with file and line."""
+def test_rows_that_could_mean_anything(row, message, tmp_path):
+    """A number written out as text, half of a row ignored, a column of another type taken for what
+    it is called: each is one sentence with file and line."""
+    path = write(tmp_path / "f.jsonl", [CONVERSATIONS[0]] * 3 + [row])
+    with pytest.raises(InputError, match=f"f.jsonl:4: .*{message}"):
+        files.load_conversations(path, Tokenizer(), 96)
+
+
+@pytest.mark.parametrize(
+    "row, reason",
+    [
+        ({"prompt": "Q", "completion": None}, "null in 'completion'"),
+        ({"prompt": None, "completion": "A"}, "null in 'prompt'"),
+        ({"instruction": None, "output": "A"}, "null in 'instruction'"),
+        ({"messages": "Q"}, "'messages' is a text without turns"),
+        ({"messages": []}, "'messages' is empty"),
+        ({"messages": [ASKED[0], {"role": "assistant", "content": None}]}, "without content"),
+        ({"messages": [None, ASKED[1]]}, "a message that is null"),
+        ({"messages": [{"role": "tool", "content": "x"}, ASKED[1]]}, "a message of role 'tool'"),
+        ({"messages": [{"content": "x"}]}, "a message of role None"),
+        ({"messages": [ASKED[0], ASKED[0], ASKED[1]]}, "the same user turn twice in a row"),
+        ({"messages": [*ASKED, {"role": "system", "content": "S"}, *ASKED]}, "not the first"),
+        ({"messages": [{"role": "user", "content": "Q\nAssistant: A"}, ASKED[1]]}, "role marker"),
+        ({"prompt": "", "completion": "A"}, "an empty user turn"),
+        ({"prompt": "Q", "completion": " "}, "no answer, or an empty one"),
+        ({"messages": ASKED[1:]}, "no user turn"),
+        ({"system": "S", "messages": [{"role": "system", "content": "T"}, *ASKED]}, "that differ"),
+        ({"prompt": "Q", "completion": OTHER[:1] + ASKED}, "two turns from user"),
+        ({"prompt": "W", "completion": ASKED}, "two turns from user"),
+        ({"prompt": ASKED, "completion": "more"}, "two turns from assistant"),
+        ({"prompt": "Q", "completion": "A", "tools": [{"name": "w"}]}, "it needs tools"),
+        ({"prompt": "Q", "completion": "A", "history": [["a"]]}, "a history that is not of"),
+    ],
+)
+def test_rows_that_are_no_chat(row, reason, tmp_path):
+    """One of them among thousands ends a run, or is trained on; it is dropped, with its reason and
+    where the first of them stands."""
     path = write(tmp_path / "f.jsonl", [CONVERSATIONS[0], row])
-    with pytest.raises(InputError, match=f"f.jsonl:2: .*{message}"):
+    examples, report = files.load_conversations(path, Tokenizer(), 96)
+    [(said, n)] = report.items()
+    assert len(examples) == n == 1 and reason in said and said.startswith("dropped: ")
+    assert report.first[said].startswith(f"{path}:2") and report.rows == 2
+    # more than half of a file that is dropped is a layout that is not understood
+    path = write(tmp_path / "f.jsonl", [CONVERSATIONS[0], row, row])
+    with pytest.raises(InputError, match="more than half of the rows are no examples, of 3: "):
         files.load_conversations(path, Tokenizer(), 96)
 
 
@@ -199,78 +235,74 @@ def test_a_pair_with_an_answer_beside_it():
         "chosen": "C",
         "rejected": "R",
     }
-    assert files.conversation(row, "f:1") == row["messages"]
-    assert [side[-1]["content"] for side in files.preference(row, "f:1")] == ["C", "R"]
+    said = layouts.chat(layouts.read_row(row, "f:1"))
+    assert [m["content"] for m in said] == ["Q", "M"] and layouts.imitated(said[1])
+    assert [m["content"] for m in layouts.pair(layouts.read_row(row, "f:1"))[1:]] == ["C", "R"]
 
 
 @pytest.mark.parametrize("row, message", [
-    ({"prompt": "Q", "chosen": ["A"], "rejected": ["B"]}, "'chosen' must be"),
-    ({"prompt": "Q", "chosen": "A", "rejected": 7}, "'rejected' must be"),
-    ({"prompt": {"text": "Q"}, "chosen": "A", "rejected": "B"}, "'prompt' must be"),
-    ({"chosen": None, "rejected": None}, "'chosen' must be"),
+    ({"prompt": "Q", "chosen": ["A"], "rejected": ["B"]}, "'chosen' is .*; it must be"),
+    ({"prompt": "Q", "chosen": "A", "rejected": 7}, "'rejected' is 7; it must be"),
     ({"prompt": "Q", "chosen": "A"}, "lack 'rejected'"),
     ({"prompt": "Q", "completion": "A"}, "lack 'chosen'"),
-    ({"chosen": "A", "rejected": "B"}, "expected a transcript"),
-    ({"chosen": "Well.\n\nHuman: Q", "rejected": "B"}, "expected a transcript"),
-    ({"prompt": "Q", "chosen": [{"role": "assistant", "content": None}], "rejected": "B"},
-     "contents strings")])
+    ({"prompt": "Q", "completion": "A", "label": True}, "--loss kto learns from them"),
+    ({"chosen": "A", "rejected": "B"}, "without any prompt"),
+    ({"prompt": "Q", "chosen": "A", "rejected": "B", "label": 1}, "'label' beside chosen"),
+    ({"prompt": "Q", "chosen": "A", "rejected": "B", "rank": 1}, "'rank' beside chosen"),
+    ({"prompt": "Q", "chosen": "A", "rejected": "B", "chosen_rank": 2, "rejected_rank": 1},
+     "'chosen_rank' must come before")])
 def test_rows_that_are_no_pair(row, message, tmp_path):
     """A side that is missing or of another type taken for empty, and dropped without a word."""
-    path = write(tmp_path / "f.jsonl", [PAIRS[0], row])
-    with pytest.raises(InputError, match=f"f.jsonl:2: .*{message}"):
+    path = write(tmp_path / "f.jsonl", [PAIRS[0]] * 3 + [row])
+    with pytest.raises(InputError, match=f"f.jsonl:4: .*{message}"):
         files.load_pairs(path, Tokenizer(), 96)
 
 
-def test_what_is_of_no_use_is_dropped_and_counted(tmp_path):
+@pytest.mark.parametrize("row, reason", [
+    ({"prompt": "Q", "chosen": "A", "rejected": "A"}, "both answers are the same"),
+    ({"prompt": "Q", "chosen": "A", "rejected": " A\n"}, "both answers are the same"),
+    ({"prompt": ASKED[:1], "chosen": "A", "rejected": ASKED}, "both answers are the same"),
+    ({"prompt": "Q", "chosen": "", "rejected": "B"}, "no answer, or an empty one"),
+    ({"prompt": "Q", "chosen": "A", "rejected": " \n"}, "no answer, or an empty one"),
+    ({"chosen": ASKED[:1], "rejected": ASKED[:1]}, "no answer, or an empty one"),
+    ({"chosen": None, "rejected": None}, "null in 'chosen' and 'rejected'"),
+    ({"prompt": "Q", "chosen": [{"role": "assistant", "content": None}], "rejected": "B"},
+     "without content"),
+    ({"chosen": ASKED, "rejected": ASKED + OTHER}, "the two sides have different prompts"),
+    ({"chosen": ASKED, "rejected": "Well.\n\nHuman: Q"}, "a role marker"),
+    ({"chosen": ASKED, "rejected": "Well."}, "no user turn")])
+def test_pairs_of_no_use(row, reason, tmp_path):
     """An empty answer trains "end at once"; a pair that does not differ has a loss of ln 2 and
     teaches nothing."""
-    empty, alike = "dropped: no answer, or an empty one", "dropped: both answers are the same"
-    same = {"prompt": "Q", "chosen": "A", "rejected": "A"}
-    rows = [
-        PAIRS[0],
-        same,
-        {"prompt": ASKED[:1], "chosen": "A", "rejected": ASKED},
-        {"prompt": "Q", "chosen": "", "rejected": "B"},
-        {"prompt": "Q", "chosen": "A", "rejected": " \n"},
-        {"chosen": ASKED[:1], "rejected": ASKED[:1]},
-    ]
-    pairs, report = files.load_pairs(write(tmp_path / "p.jsonl", rows), Tokenizer(), 96)
-    assert len(pairs) == 1 and report == {alike: 2, empty: 3}
-    rows = [
-        CONVERSATIONS[0],
-        {"prompt": "Q", "completion": "\n"},
-        {"messages": ASKED + ASKED[:1]},
-        {"question": "Q", "answer": ""},
-    ]
-    examples, report = files.load_conversations(write(tmp_path / "c.jsonl", rows), Tokenizer(), 96)
-    assert len(examples) == 1 and report == {empty: 3}
-    with pytest.raises(
-        InputError, match=r"p.jsonl: no example is left .*both answers are the same \(1\)"
-    ):
-        files.load_pairs(write(tmp_path / "p.jsonl", [same]), Tokenizer(), 96)
+    path = write(tmp_path / "p.jsonl", [PAIRS[0], row])
+    pairs, report = files.load_pairs(path, Tokenizer(), 96)
+    assert len(pairs) == 1 and [f"dropped: {reason}" in said or reason in said for said in report]
+    [(said, n)] = report.items()
+    assert reason in said and n == 1
+    path = write(tmp_path / "p.jsonl", [row])
+    with pytest.raises(InputError, match=f"no example is left, of 1: .*{said}"):
+        files.load_pairs(path, Tokenizer(), 96)
 
 
-@pytest.mark.parametrize("block, bits", [
-    (96, "0000 111 0000 111 0000 1111"), (22, "0000 111 0000 111 0000 1111"),
-    (19, "0 111 0000 111 0000 1111"),           # the first answer and its role token are left
-    (18, "000 0000 111 0000 1111"),             # its role token is gone: who speaks?
-    (17, "00 0000 111 0000 1111"),              # its beginning is gone
-    (10, "00 0000 1111"), (5, "0 1111")])
-def test_both_masks_of_a_chat_of_three_turns(block, bits, tmp_path):
-    """By hand: earlier answers let in by the mask of the last, a question or a role by either, an
-    answer cut into, an end token forgotten."""
+@pytest.mark.parametrize("block, kept, bits", [
+    (96, 3, "0000 111 0000 111 0000 1111"), (22, 3, "0000 111 0000 111 0000 1111"),
+    (21, 2, "0000 111 0000 1111"), (15, 2, "0000 111 0000 1111"),
+    (14, 1, "0000 1111"), (8, 1, "0000 1111")])
+def test_both_masks_of_a_chat_of_three_turns(block, kept, bits, tmp_path):
+    """By hand: earlier answers let in by the mask of the last, a question or a role by either, a
+    turn cut into, an answer whose question is gone, an end token forgotten."""
     # a byte is a token here
     tok, bits = Tokenizer("sums"), [bit == "1" for bit in bits.replace(" ", "")]
     u, a, end = tok.user, tok.assistant, tok.end
     ids = [u, *b"Hi", a, *b"Yo", end, u, *b"1?", a, *b"No", end, u, *b"2?", a, *b"Ok!", end][
-        -block:
+        -len(bits):
     ]
     said = zip(["user", "assistant"] * 3, ["Hi", "Yo", "1?", "No", "2?", "Ok!"])
     path = write(
         tmp_path / "f.jsonl",
         [{"messages": [{"role": role, "content": text} for role, text in said]}],
     )
-    cut = {"truncated from the left: longer than the block": 1} if block < 22 else {}
+    cut = {"truncated: the oldest turns left out": 1} if kept < 3 else {}
     assert files.load_conversations(path, tok, block) == ([(ids, bits)], cut)
     assert files.load_conversations(path, tok, block, last_only=True) == (
         [(ids, [False] * (len(ids) - 4) + [True] * 4)],
@@ -278,35 +310,32 @@ def test_both_masks_of_a_chat_of_three_turns(block, bits, tmp_path):
     )
 
 
-def test_an_answer_is_never_cut(tmp_path):
-    """A block of 4 holds the answer's four tokens and none before them: nothing predicts token 0,
-    and three lack the answer's start."""
+@pytest.mark.parametrize("block, why", [(7, "the last user turn does not fit"),
+                                        (5, "the last user turn does not fit"),
+                                        (4, "the answer alone is longer than the block")])
+def test_an_answer_never_stands_without_its_question(block, why, tmp_path):
+    """A block of 7 holds the answer and a part of what was asked: different questions would become
+    one prompt, and the answer would be trained behind its role alone."""
     path = write(tmp_path / "f.jsonl", [{"prompt": "2?", "completion": "Ok!"}])
     for last_only in (False, True):
-        with pytest.raises(InputError, match=r"longer than the block \(1\)"):
-            files.load_conversations(path, Tokenizer("sums"), 4, last_only)
+        with pytest.raises(InputError, match=rf"{why} \(1, first at "):
+            files.load_conversations(path, Tokenizer("sums"), block, last_only)
+    path = write(tmp_path / "p.jsonl", [{"prompt": "2?", "chosen": "Ok!", "rejected": "No"}])
+    with pytest.raises(InputError, match="the last user turn does not fit|an answer alone"):
+        files.load_pairs(path, Tokenizer("sums"), block)
 
 
-def test_long_conversations_lose_their_beginning_never_an_answer(tmp_path):
-    tokenizer = Tokenizer()
-    long = (
-        ASKED[:1] + [{"role": "assistant", "content": "The mayor of Marlow is Ada. " * 3}] + ASKED
-    )
-    rows = [
-        {"messages": long},
-        {"prompt": "Q", "completion": "The mayor " * 20},
-        {"prompt": "Q", "completion": " "},
-    ]
-    (tmp_path / "f.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
-    [(ids, mask)], report = files.load_conversations(str(tmp_path / "f.jsonl"), tokenizer, 16)
-    assert len(ids) == 16 and [i for i, m in zip(ids, mask) if m] == tokenizer.completion("A")
-    assert report == Counter(
-        {
-            "truncated from the left: longer than the block": 1,
-            "dropped: no answer, or an empty one": 1,
-            "dropped: the answer alone is longer than the block": 1,
-        }
-    )
+def test_the_system_message_stays(tmp_path):
+    """Cut off with the oldest turns, what says how to answer is gone."""
+    tok = Tokenizer("sums")
+    chat = [{"role": "system", "content": "S"}, *ASKED, {"role": "user", "content": "W"}, OTHER[1]]
+    path = write(tmp_path / "f.jsonl", [{"messages": chat}])
+    [(ids, _)], report = files.load_conversations(path, tok, 9)
+    assert tok.decode(ids) == "<|system|>S<|user|>W<|assistant|>B<|end|>" and len(report) == 1
+    with pytest.raises(InputError, match="the last user turn does not fit"):
+        files.load_conversations(path, tok, 6)
+    [prompt], _ = files.load_prompts(path, tok, 5)
+    assert tok.decode(prompt) == "<|system|>S<|user|>W<|assistant|>"
 
 
 @pytest.mark.skipif(not HH.exists(), reason="no hh_harmless.jsonl.gz beside the repository")
@@ -318,10 +347,16 @@ def test_real_transcripts():
         row["chosen"].rsplit("\n\nAssistant:", 1)[1].strip() for _, row in files.read_jsonl(str(HH))
     ]
     examples, report = files.load_conversations(str(HH), tok, 10 ** 5, last_only=True)
-    assert report == {"dropped: no answer, or an empty one": 4} and last.count("") == 4
-    assert [[i for i, m in zip(ids, mask) if m] for ids, mask in examples] == [
-        [*text.encode(), tok.end] for text in last if text
-    ]
+    assert report["dropped: no answer, or an empty one"] == last.count("") == 4
+    # of 26 an answer begins with "Human:", or has "Assistant:" behind a single line end: whose
+    # words these are, nobody knows
+    marked = report["dropped: a role marker at the head of a line inside a message"]
+    assert marked == 26 and sum(report.values()) == 30
+    said = iter(text for text in last if text)
+    for ids, mask in examples:
+        answer = [i for i, m in zip(ids, mask) if m]
+        # in the order of the file, a dropped one left out here and there
+        assert any([*text.encode(), tok.end] == answer for text in said)
     chats, _ = files.load_conversations(str(HH), tok, 10 ** 5)
     assert [ids for ids, _ in chats] == [ids for ids, _ in examples]
     # every answer begins behind its role and is trained on with its end: as many of one as of the
@@ -341,7 +376,8 @@ def test_real_transcripts():
 def test_real_pairs():
     pairs, report = files.load_pairs(str(HH), Tokenizer("gpt2"), 4096)
     assert len(pairs) + sum(n for why, n in report.items() if why.startswith("dropped")) == 1800
-    assert report["dropped: the two sides have different prompts"] == 2
+    assert report["dropped: the two sides have different prompts"] in (1, 2)
+    assert report["dropped: a role marker at the head of a line inside a message"] == 33
     assert report["dropped: no answer, or an empty one"] == 4
 
 
@@ -392,17 +428,17 @@ def test_prompts_of_a_file(tmp_path):
     ]
     tok = Tokenizer()
     prompts, report = files.load_prompts(write(tmp_path / "p.jsonl.gz", rows), tok, 20)
-    assert prompts == [tok.prompt("Q"), tok.prompt("W " * 50)[-20:], tok.prompt(ASKED + OTHER[:1])]
+    assert prompts == [tok.prompt("Q"), tok.prompt(ASKED + OTHER[:1])]
     assert report == {
         "dropped: the same prompt again": len(CONVERSATIONS) + len(PAIRS),
-        "truncated from the left: longer than 20 tokens": 1,
-        "dropped: no prompt before the answer": 1,
+        "dropped: the last user turn does not fit": 1,
+        "dropped: no user turn": 1,
     }
-    with pytest.raises(InputError, match="no prompt is left"):
+    with pytest.raises(InputError, match="no example is left, of 1: dropped: no user turn"):
         files.load_prompts(write(tmp_path / "p.jsonl", [{"messages": ASKED[1:]}]), tok, 20)
     with pytest.raises(InputError, match="lower --max_new_tokens"):
         files.load_prompts(write(tmp_path / "p.jsonl", rows), tok, 0)
-    with pytest.raises(InputError, match="p.jsonl:1: 'prompt' must be a string or a list"):
+    with pytest.raises(InputError, match="p.jsonl:1: 'prompt' is 7; it must be a string or a list"):
         files.load_prompts(write(tmp_path / "p.jsonl", [{"prompt": 7}]), tok, 20)
 
 
@@ -543,5 +579,5 @@ def test_problems_of_all_kinds_of_answers(tmp_path):
     assert [p.answer for p in problems] == [4] * 5 and sum(report.values()) == 2
     for wrong in answers[7:]:
         path = write(tmp_path / "p.jsonl", [{"question": "Q", "answer": wrong}])
-        with pytest.raises(InputError, match="p.jsonl:1: .*a string or a number"):
+        with pytest.raises(InputError, match="p.jsonl:1: 'answer' is True|null in 'answer'"):
             files.load_problems(path, Tokenizer(), 64)

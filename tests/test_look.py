@@ -1,6 +1,5 @@
 """What is printed of the data: its numbers, and a batch whose mask can be seen."""
 import sys
-from collections import Counter
 
 import pytest
 import torch
@@ -14,13 +13,17 @@ def test_summary_by_hand():
     reason that is not said."""
     # 820 tokens, 40 of them trained on: 4.9%
     rows = [([0] * n, [True] + [False] * (n - 1)) for n in range(1, 41)]
-    report = Counter({"dropped: too long": 2, "truncated": 1})
+    report = files.Report("f")
+    report.rows, report.unused = 42, {"source", "id"}
+    for what, line in (("dropped: too long", 2), ("truncated", 4), ("dropped: too long", 7)):
+        report.note(what, f"f:{line}")
     assert look.summary("f: 40 chats", rows[::-1], report) == (
-        "f: 40 chats; tokens: median 20, 95% up to 38, longest 40, 5% of all trained on; dropped: "
-        "too long: 2; truncated: 1"
+        "f: 40 chats of 42 rows; tokens: median 20, 95% up to 38, longest 40, 5% of all trained "
+        "on; dropped: too long: 2 (first at f:2); truncated: 1 (first at f:4); not used: id, "
+        "source"
     )
-    assert look.summary("f: 1 problems", [([7, 7, 7], [])], Counter()) == (
-        "f: 1 problems; tokens: median 3, 95% up to 3, longest 3; none dropped")
+    assert look.summary("f: 1 problems", [([7, 7, 7], [])], files.Report()) == (
+        "f: 1 problems of 0 rows; tokens: median 3, 95% up to 3, longest 3; none dropped")
 
 
 def chat(tok, question, answer):

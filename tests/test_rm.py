@@ -163,13 +163,17 @@ def test_pairs_are_scored_as_their_answers_alone():
 
 
 def test_pairs_of_a_prompt_are_a_batch_of_their_own():
-    """Neighbours only: the same question asked again later has other answers."""
+    """Only neighbours counted as one prompt: in a file in any order, its weight grows. But the same
+    question asked again, of a group of its own, has other answers."""
     pairs = [
         Preference([1], [2], [3]),
         Preference([1], [2], [4]),
         Preference([5], [2], [3]),
         Preference([1], [6], [7]),
     ]
+    assert by_prompt(pairs) == [[*pairs[:2], pairs[3]], pairs[2:3]]
+    for pair, group in zip(pairs, (1, 1, 2, 3)):
+        pair.group = group
     assert by_prompt(pairs) == [pairs[:2], pairs[2:3], pairs[3:]]
 
 

@@ -524,7 +524,7 @@ def test_labels_that_a_loss_cannot_use(pipeline, monkeypatch, tmp_path):
     )
     assert "'strength'" in said and "--labels strengths" in said
     assert "--labels thumbs" in complaint(monkeypatch, "train_prm", *where)
-    assert "not those of a judged answer" in complaint(
+    assert "lack 'label': an answer judged alone" in complaint(
         monkeypatch, "train_prm", *where, "--data", f"{pipeline}/preferences/pairs.jsonl"
     )
     call(
@@ -943,8 +943,8 @@ def test_an_example_longer_than_the_block(tmp_path, monkeypatch, capsys):
     path = write(tmp_path / "long.jsonl", [long])
     said = complaint(monkeypatch, *from_file(tmp_path, "train_sft", path, *small))
     assert (
-        f"{path}: no example is left for a block of 16 tokens" in said
-        and "longer than the block (1)" in said
+        f"{path}: no example is left, of 1: " in said
+        and f"longer than the block (1, first at {path}:1)" in said
     )
     path = write(
         tmp_path / "mixed.jsonl",
@@ -953,8 +953,8 @@ def test_an_example_longer_than_the_block(tmp_path, monkeypatch, capsys):
     call(monkeypatch, *from_file(tmp_path, "train_sft", path, *small))
     out = capsys.readouterr().out
     assert (
-        "8 conversations; tokens: median " in out
-        and "; dropped: the answer alone is longer than the block: 1\n" in out
+        "8 conversations of 9 rows; tokens: median " in out
+        and f"; dropped: the answer alone is longer than the block: 1 (first at {path}:1)\n" in out
     )
 
 
@@ -1138,8 +1138,8 @@ def test_real_pairs_with_gpt2_tokens(script, batch, tmp_path, monkeypatch):
     [("train_ppo", PPO), ("train_grpo", ("--prompts", 4, "--samples_per_prompt", 2, "--steps", 2))],
 )
 def test_rl_on_prompts_of_a_file(script, args, pipeline, tmp_path, monkeypatch, capsys):
-    """Prompts of the world for those of the file, a gold that nobody knows, a prompt and its answer
-    that do not fit the block."""
+    """Prompts of the world for those of the file, those held out among them, a gold that nobody
+    knows, a prompt and its answer that do not fit the block."""
     folder, asked = copy_run(pipeline, tmp_path / "run"), []
     module = importlib.import_module(script)
     generate = module.generate
@@ -1155,14 +1155,18 @@ def test_rl_on_prompts_of_a_file(script, args, pipeline, tmp_path, monkeypatch, 
         for t in ("Tarn", "Crewe")
     ] + [{"prompt": "Tarn? " * 40}]
     path = write(tmp_path / "prompts.jsonl", rows)
-    call(monkeypatch, script, "--run", folder, "--data", path, "--device", "cpu", *args)
+    mine = ("--run", folder, "--data", path, "--device", "cpu", *args)
+    call(monkeypatch, script, *mine, "--held_out", 0)
     tok = Tokenizer("towns")
-    # a block of 96 less 64 for the answer
-    expected = [tok.prompt(row["prompt"])[-32:] for row in rows]
-    assert len(expected[2]) == 32 and {tuple(p) for p in asked} == {tuple(p) for p in expected}
+    # a block of 96 less 64 for the answer: the third has no room
+    expected = {tuple(tok.prompt(row["prompt"])) for row in rows[:2]}
+    assert {tuple(p) for p in asked} == expected
+    asked.clear()
+    call(monkeypatch, script, *mine, "--out", "other")
+    assert len(set(map(tuple, asked))) == 1
     log = read_log(os.path.join(folder, script.removeprefix("train_")))
     assert len(log) == 2 and all("gold" not in row and math.isfinite(row["score"]) for row in log)
-    assert f"{path}: 3 prompts; tokens: median " in capsys.readouterr().out
+    assert f"{path}: 2 prompts of 3 rows; tokens: median " in capsys.readouterr().out
     other = ("--ptx", 0.1) if script == "train_ppo" else ("--filter", 8)
     assert (
         complaint(monkeypatch, script, "--run", folder, "--data", path, *other).split()[1]
