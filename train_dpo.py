@@ -134,12 +134,12 @@ def load_pairs(cfg, tokenizer, block_size):
 
 
 def say_balance(cfg, pairs):
-    """Of KTO: what its two sides weigh. The paper keeps their ratio near 1, at most 1.5."""
+    """Of KTO: what its two sides weigh against each other (Ethayarajh et al. 2024, section 4.2)."""
     liked, disliked = (sum(map(bool, side)) for side in
                        ([pair.chosen for pair in pairs], [pair.rejected for pair in pairs]))
     ratio = cfg.lambda_D * liked / max(1e-9, cfg.lambda_U * disliked)
     print(f"kto: {liked} desirable answers, {disliked} undesirable; lambda_D n_D / (lambda_U n_U) "
-          f"is {ratio:.2f}; between 1 and 1.5 neither side drowns the other")
+          f"is {ratio:.2f}; near 1 neither side drowns the other")
 
 
 def reference(cfg, policy, tokenizer, device):

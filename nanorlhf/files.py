@@ -316,9 +316,6 @@ def load_judged(path, tokenizer, block_size, supervision):
         if "completion_ids" in row:
             return _judged_from_ids(row, report, tokenizer, supervision)
         if supervision == "process":
-            if "completions" not in row or "labels" not in row:
-                raise row.error(f"its keys {sorted(row)} lack completions and labels: "
-                                "--supervision process learns from steps, each judged")
             messages, steps = layouts.steps(row)
             answer = {"completion_ids": [], "steps": []}
             ids = answer["completion_ids"]
@@ -355,8 +352,8 @@ def _judged_from_ids(row, report, tokenizer, supervision):
 # ---- what is held out ----
 
 def split(items, report, share, seed):
-    """(train, held_out): as the file marks its rows, where it marks any as held out; else the
-    conversations whose hash falls below `share`, with all their rows.
+    """(train, held_out): the conversations of which the file marks a row as held out, where it
+    marks any; else those whose hash falls below `share`; with all their rows.
 
     The hash is of seed and conversation alone. So every script that reads a file holds out the same
     of it, a smaller share is a part of a larger one, and the order of rows does not matter. At
@@ -364,12 +361,8 @@ def split(items, report, share, seed):
     """
     if not 0 <= share < 1:
         raise InputError(f"--held_out {share:g}: a share of the conversations, from 0 to below 1")
-    if any(source.split == "held-out" for source in report.kept):
-        held = [source.split == "held-out" for source in report.kept]
-        if all(held):
-            raise InputError(f"{report.path}: all {len(items)} rows are marked as held out by "
-                             "their 'split': none is left to train on")
-    else:
+    hidden = {source.conversation for source in report.kept if source.split == "held-out"}
+    if not hidden:
         place = {source.conversation: _place(source.conversation, seed) for source in report.kept}
         hidden = {c for c, x in place.items() if x < share}
         if share and not hidden:
@@ -379,7 +372,10 @@ def split(items, report, share, seed):
         if share and not hidden:
             raise InputError(f"{report.path}: there is only one conversation, and of one nothing "
                              "can be held out; --held_out 0 trains on all there is")
-        held = [source.conversation in hidden for source in report.kept]
+    held = [source.conversation in hidden for source in report.kept]
+    if all(held):
+        raise InputError(f"{report.path}: all {len(items)} examples are held out by their 'split': "
+                         "none is left to train on")
     return ([item for item, out in zip(items, held, strict=True) if not out],
             [item for item, out in zip(items, held, strict=True) if out])
 

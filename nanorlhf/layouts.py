@@ -393,7 +393,7 @@ def chat(row):
         raise row.error("'rank' says which of several answers this is; keep the best ones, and "
                         "leave the column out")
     name = _one_of(row, CHATS + ANSWERS, "answer")
-    if name is None and all(side in row for side in PAIR):
+    if all(side in row for side in PAIR) and (name is None or not _answers(row, name)):
         messages = _side(row, _before_pair(row), "chosen")
     else:
         if "label" in row and name and not row.take("label"):
@@ -410,6 +410,11 @@ def chat(row):
     if not any(map(imitated, messages)):
         raise Dropped("weight 0", broken=False)
     return messages
+
+
+def _answers(row, name):
+    """Does column name, of a row that has two answers beside it, end in one of its own?"""
+    return name in ANSWERS or _spoken(row, name, None)[-1]["role"] == "assistant"
 
 
 def imitated(message):
@@ -486,6 +491,8 @@ def prompt(row):
 
 def thumb(row):
     """A row {"prompt", "completion", "label"} -> (messages of the prompt, the answer, bool)."""
+    if "label" in row.nulls:
+        raise Dropped("null in 'label'")
     if "label" not in row:
         raise row.error(f"its keys {sorted(row)} lack 'label': an answer judged alone is right or "
                         "wrong, true or false")
@@ -500,6 +507,12 @@ def thumb(row):
 
 def steps(row):
     """A row {"prompt", "completions", "labels"} -> (messages of the prompt, [(step, bool)])."""
+    for name in ("completions", "labels"):
+        if name in row.nulls:
+            raise Dropped(f"null in {name!r}")
+        if name not in row:
+            raise row.error(f"its keys {sorted(row)} lack {name!r}: the steps of an answer and "
+                            "whether each is right, as --supervision process learns from them")
     said, labels = row.take("completions"), row.take("labels")
     if not isinstance(said, list) or not all(isinstance(step, str) for step in said):
         raise row.error("'completions' must be a list of strings, a step each")
