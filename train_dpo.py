@@ -159,8 +159,10 @@ def report_held_out(cfg, beta, policy, held_out, refs, tokenizer, device, z0):
         cfg, beta, chosen, rejected, *refs, *lengths(held_out, "cpu"), z0,
         thumb_weights(*lengths(held_out, "cpu"), cfg.lambda_D, cfg.lambda_U))
     right = (chosen_rewards > rejected_rewards).float().mean()
-    print(f"held-out pairs: loss {losses.mean():.3f}, accuracy of the implicit reward "
-          f"{right:.1%} on {len(held_out)} pairs")
+    # of an answer judged alone: is its reward on the side of 0 that its label is?
+    what = "pairs" if all(pair.chosen and pair.rejected for pair in held_out) else "rows"
+    print(f"held-out {what}: loss {losses.mean():.3f}, accuracy of the implicit reward "
+          f"{right:.1%} on {len(held_out)} {what}")
 
 
 def train(cfg):

@@ -379,8 +379,9 @@ def _no_layout(row, lacking=""):
         return row.error("answers that were judged alone: train_dpo.py --loss kto learns from "
                          "them, and train_prm.py; a pair has chosen and rejected")
     if lacking:
-        return row.error(f"its keys {sorted(row)} lack {lacking!r}; a preference pair has chosen "
-                         "and rejected")
+        what = ("an answer judged alone is true or false" if lacking == "label" else
+                "a preference pair has chosen and rejected")
+        return row.error(f"its keys {sorted(row)} lack {lacking!r}; {what}")
     return row.error(f"its keys {sorted(row)} are none of the known layouts: a whole chat "
                      f"({', '.join(CHATS)}), or a column that asks ({', '.join(ASKS)}) with one "
                      f"that answers ({', '.join(ANSWERS)}) or with chosen and rejected")
@@ -494,8 +495,7 @@ def thumb(row):
     if "label" in row.nulls:
         raise Dropped("null in 'label'")
     if "label" not in row:
-        raise row.error(f"its keys {sorted(row)} lack 'label': an answer judged alone is right or "
-                        "wrong, true or false")
+        raise _no_layout(row, "label")
     label, rest = bool(row.take("label")), Row(row, row.where)
     del rest["label"]
     messages = chat(rest)

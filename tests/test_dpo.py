@@ -368,6 +368,40 @@ def test_kto_of_a_pair_is_one_thumb_up_and_one_down():
     torch.testing.assert_close(chosen - rejected, 0.3 * ((pc - rc) - (pr - rr)))
 
 
+def test_kto_of_thumbs_by_hand():
+    """The side that is not there counted, at 1 - sigmoid(0) of its own; the weights exchanged, or
+    halved as a pair's are; a mean over pairs and thumbs that is not one over rows."""
+    chosen, rejected = torch.tensor([3, 0, 4]), torch.tensor([0, 2, 5])
+    thumbs = train_dpo.thumb_weights(chosen, rejected, 1.5, 0.5)
+    assert [side.tolist() for side in thumbs] == [[1.5, 0, 0.75], [0, 0.5, 0.25]]
+    (pc, rc), (pr, rr) = ((torch.tensor(row, dtype=torch.float64) for row in side) for side in
+                          (([[-3.0, 0, -5], [-4.0, 0, -4]]), ([[0, -6.0, -7], [0, -5.0, -9]])))
+    pc.requires_grad_(), pr.requires_grad_()
+    losses, *_ = pair_losses(train_dpo.Config(loss="kto"), 0.3, pc, pr, rc, rr, chosen, rejected,
+                             0.4, thumbs)
+    up = [1 - sigmoid(0.3 * (gain - 0.4)) for gain in (1, 0, -1)]
+    down = [1 - sigmoid(-0.3 * (gain - 0.4)) for gain in (0, -1, 2)]
+    assert losses.tolist() == pytest.approx(
+        [1.5 * up[0], 0.5 * down[1], (1.5 * up[2] + 0.5 * down[2]) / 2])
+    losses.sum().backward()
+    assert pc.grad[1] == 0 == pr.grad[0]
+    slope = 0.3 * 1.5 * up[0] * (1 - up[0])
+    assert pc.grad[0].item() == pytest.approx(-slope)
+    # where the policy is the reference, and z0 is 0, every side is 1/2 of its weight
+    zero = torch.zeros(3, dtype=torch.float64)
+    losses, *_ = pair_losses(train_dpo.Config(loss="kto"), 0.3, zero, zero, zero, zero, chosen,
+                             rejected, 0.0, thumbs)
+    assert train_dpo.first_loss("kto", 0.3, thumbs) == pytest.approx(losses.mean().item())
+
+
+def test_thumbs_have_other_answers_for_z0():
+    """An answer of no tokens among the mismatched: its log-ratio is 0, and z0 too small."""
+    batch = [Preference([1, 2], [3], []), Preference([4], [], [5, 6]), Preference([7], [8], [9])]
+    prompts, answers = mismatched(batch, 16)
+    assert sorted(answers) == [[3], [5, 6], [8], [9]] and len(prompts) == 4
+    assert mismatched(batch[:1], 16) == ([], [])
+
+
 def test_mismatched_answers_are_to_another_prompt():
     """A prompt that stands in the batch twice would meet its own answers; and no answer may be
     lost, cut or moved."""

@@ -524,7 +524,7 @@ def test_labels_that_a_loss_cannot_use(pipeline, monkeypatch, tmp_path):
     )
     assert "'strength'" in said and "--labels strengths" in said
     assert "--labels thumbs" in complaint(monkeypatch, "train_prm", *where)
-    assert "lack 'label': an answer judged alone" in complaint(
+    assert "lack 'label'; an answer judged alone" in complaint(
         monkeypatch, "train_prm", *where, "--data", f"{pipeline}/preferences/pairs.jsonl"
     )
     call(

@@ -91,7 +91,7 @@ def _cell(name, cell):
     if name not in TYPED:
         return cell
     try:
-        value = json.loads(cell.lower() if cell in ("True", "False") else cell)
+        value = json.loads(cell.lower() if cell.lower() in ("true", "false") else cell)
     except json.JSONDecodeError:
         return cell
     # a text stays one: a chosen answer that is "4"
@@ -104,7 +104,10 @@ def _parquet(path):
     except ImportError:
         raise InputError(f"{path}: parquet needs pyarrow: pip install pyarrow") from None
     with _open(path) as f:
-        return pyarrow.parquet.read_table(io.BytesIO(f.read())).to_pylist()
+        try:
+            return pyarrow.parquet.read_table(io.BytesIO(f.read())).to_pylist()
+        except pyarrow.ArrowException as e:
+            raise InputError(f"{path}: parquet that cannot be read ({e})") from None
 
 
 # ---- layouts -> rows {"prompt", "chosen", "rejected"} ----
