@@ -8,10 +8,10 @@ import subprocess
 import sys
 
 import pytest
+from test_data import write
 
 from nanorlhf import InputError, files, layouts
 from nanorlhf.tokenizer import Tokenizer
-from tests.test_data import write
 from tools import convert
 
 TOK = Tokenizer("sums")

@@ -9,10 +9,10 @@ import re
 from collections import Counter
 
 import pytest
+from test_data import write
 
 from nanorlhf import InputError, batches, files, layouts
 from nanorlhf.tokenizer import Tokenizer
-from tests.test_data import write
 
 TOK = Tokenizer("sums")  # a byte is a token
 BLOCK = 4096
