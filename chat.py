@@ -1,6 +1,7 @@
 """Talk to one or more checkpoints side by side.
 
-    python chat.py out/towns/sft out/towns/ppo      type a question; an empty line or Ctrl-D ends
+    python chat.py out/towns/sft out/towns/ppo      type a question; an empty line or Ctrl-D ends,
+                                                    Ctrl-C stops an answer
     echo "Who is the mayor of Marlow?" | python chat.py out/towns/sft
     echo "347+285=" | python chat.py out/sums/sft out/sums/grpo
 
@@ -8,13 +9,28 @@ Each question stands alone: no memory of the last. A question of a made-up world
 each answer is worth.
 """
 import argparse
+import contextlib
 import sys
 
 from nanorlhf import InputError, checkpoints, devices, seeds, settings, worlds
-from nanorlhf.rollout import answer_texts, generate
+from nanorlhf.rollout import answer_texts, check_temperature, generate
+
+with contextlib.suppress(ImportError):      # there is none on Windows
+    import readline  # noqa: F401        arrow keys, for input()
 
 
-def stream(model, tokenizer, question, max_new_tokens, temperature, generator):
+def fitted(tokenizer, question, room):
+    """Ids of a question that waits for its answer, of at most `room` tokens: what is cut off is
+    the end of its text, never a marker."""
+    prompt = tokenizer.prompt(question)
+    if len(prompt) <= room:
+        return prompt
+    print(f"[the question takes {len(prompt)} tokens, of which the block holds {room} beside the "
+          "answer: its end is cut off] ", end="")
+    return [*prompt[:room - 1], tokenizer.assistant]
+
+
+def stream(model, tokenizer, prompt, max_new_tokens, temperature, generator):
     """Print the answer as it is written -> (text, finished)."""
     ids, shown = [], 0
 
@@ -26,12 +42,29 @@ def stream(model, tokenizer, question, max_new_tokens, temperature, generator):
             print(text[shown:], end="", flush=True)
             shown = len(text)
 
-    prompt = tokenizer.prompt(question)[-(model.cfg.block_size - max_new_tokens):]
     out = generate(model, [prompt], max_new_tokens, tokenizer.end, temperature, generator=generator,
                    pad=tokenizer.pad, on_token=on_token)
-    finished = bool(out.finished[0])
-    print("" if finished else " [cut off]")
-    return answer_texts(out, tokenizer)[0], finished
+    [text], finished = answer_texts(out, tokenizer), bool(out.finished[0])
+    # a character that never came to its end is part of what is judged
+    print(text[shown:] + ("" if finished else " [cut off]"))
+    return text, finished
+
+
+def questions():
+    """What is typed, line by line: until an empty line where somebody sits there, until the end of
+    a pipe."""
+    typed = sys.stdin.isatty()
+    while True:
+        try:
+            question = input("> " if typed else "").strip()
+        except (EOFError, KeyboardInterrupt):
+            if typed:
+                print()
+            return
+        if question:
+            yield question
+        elif typed:
+            return
 
 
 def main():
@@ -47,14 +80,17 @@ def main():
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto",
                         help="auto takes a CUDA GPU where there is one")
     args = parser.parse_args()
-    if args.temperature < 0:
-        raise InputError(f"--temperature {args.temperature}: it must be 0 or more")
+    check_temperature(args.temperature)
+    if hasattr(sys.stdin, "reconfigure"):
+        sys.stdin.reconfigure(errors="replace")     # a byte that is no text is typed, too
     device = devices.pick(args.device)
     models = [(path, *checkpoints.load_checkpoint(path, device)) for path in args.checkpoints]
     for path, model, _ in models:
-        if not 0 < args.max_new_tokens < model.cfg.block_size:
+        # the two markers and one token of a question
+        if not 0 < args.max_new_tokens <= model.cfg.block_size - 3:
             raise InputError(f"--max_new_tokens {args.max_new_tokens}: {path} has a block of "
-                             f"{model.cfg.block_size} for prompt and answer")
+                             f"{model.cfg.block_size} for question and answer, of which a question "
+                             "needs 3")
     generators = [seeds.generator(args.seed, "chat", device) for _ in models]
 
     # None: a vocabulary of real text
@@ -62,20 +98,21 @@ def main():
              for _, _, tokenizer in models]
     if sys.stdin.isatty() and known[0]:
         print(f'Ask away, for example: {" / ".join(q.text for q in known[0].SHOWN)}')
-    while True:
+    for question in questions():
         try:
-            question = input("> " if sys.stdin.isatty() else "").strip()
-        except EOFError:
-            break
-        if not question:
-            break
-        for (path, model, tokenizer), world, generator in zip(models, known, generators,
-                                                              strict=True):
-            print(f"{path}: ", end="", flush=True)
-            text, finished = stream(model, tokenizer, question, args.max_new_tokens,
-                                    args.temperature, generator)
-            if world and (asked := world.find(question)):
-                print(f"    {world.explain(asked, text, finished)}")
+            for (path, model, tokenizer), world, generator in zip(models, known, generators,
+                                                                  strict=True):
+                print(f"{path}: ", end="", flush=True)
+                prompt = fitted(tokenizer, question, model.cfg.block_size - args.max_new_tokens)
+                text, finished = stream(model, tokenizer, prompt, args.max_new_tokens,
+                                        args.temperature, generator)
+                # what the model has read of it
+                if world and (asked := world.find(tokenizer.decode(prompt[1:-1]))):
+                    print(f"    {world.explain(asked, text, finished)}")
+        except KeyboardInterrupt:
+            print(" [stopped]")
+            if not sys.stdin.isatty():
+                return
 
 
 if __name__ == "__main__":

@@ -45,7 +45,18 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
-from nanorlhf import InputError, batches, checkpoints, devices, files, look, seeds, settings, worlds
+from nanorlhf import (
+    InputError,
+    batches,
+    checkpoints,
+    devices,
+    files,
+    gpt2,
+    look,
+    seeds,
+    settings,
+    worlds,
+)
 from nanorlhf.batches import map_answers
 from nanorlhf.logprobs import answer_logprobs, pair_logprobs
 from nanorlhf.measure import (
@@ -83,13 +94,19 @@ class Run:
     seed: int
     max_new_tokens: int
     batch_size: int
+    reward: str = ""        # the reward model; empty: <folder>/rm, where it is there
 
     def load(self, name, kind="gpt"):
         return checkpoints.load_checkpoint(f"{self.folder}/{name}", self.device, kind=kind,
                                            like=self.tokenizer)[0]
 
+    def reward_model(self):
+        return checkpoints.load_checkpoint(self.reward or f"{self.folder}/rm", self.device,
+                                           kind="scalar", like=self.tokenizer)[0]
+
     def has(self, name):
-        return os.path.exists(f"{self.folder}/{name}/model.pt")
+        folder = f"{self.folder}/{name}"
+        return os.path.exists(f"{folder}/model.pt") or gpt2.is_gpt2(folder)
 
     def answer(self, model, name, prompts, purpose, temperature=1.0):
         """-> Answers, with the same draws for every model: they differ by weights, not by luck."""
@@ -120,7 +137,7 @@ def evaluate_graded(run, world, names, n):
     tuning = world.questions(n // 2, seeds.rng(run.seed, "tuning prompts"), worlds.TRAIN)
     prompts = [run.tokenizer.prompt(q.text) for q in questions]
     tuning_prompts = [run.tokenizer.prompt(q.text) for q in tuning]
-    reward_model = run.load("rm", "scalar") if run.has("rm") else None
+    reward_model = run.reward_model() if run.reward or run.has("rm") else None
 
     def gold_of(questions, said):
         return np.array(world.columns(questions, said.texts, said.finished)["gold"])
@@ -345,7 +362,7 @@ def unseen(items, report):
 def evaluate_pairs(run, path, names, n, room):
     """Preference pairs that no stage was trained on -> results"""
     sft, pad = run.sft, run.tokenizer.pad
-    reward_model = run.load("rm", "scalar")
+    reward_model = run.reward_model()
     pairs, report = files.load_pairs(path, run.tokenizer, sft.cfg.block_size)
     print(look.pairs_summary(path, pairs, report))
     pairs = unseen(pairs, report)
@@ -451,7 +468,7 @@ def print_samples(world, shown):
 # ---- the whole ----
 
 def evaluate(run, models=(), data="", prompts=512, max_new_tokens=64, batch_size=256, seed=0,
-             device="auto"):
+             device="auto", reward=""):
     """Evaluate these folders of a run, or all known ones that are there -> the dict that
     <run>/results.json holds."""
     for name, value, least in (("prompts", prompts, 32), ("max_new_tokens", max_new_tokens, 1),
@@ -460,7 +477,7 @@ def evaluate(run, models=(), data="", prompts=512, max_new_tokens=64, batch_size
             raise InputError(f"--{name} {value}: it must be at least {least}")
     folder, device = os.fspath(run), devices.pick(device)
     sft, tokenizer = checkpoints.load_checkpoint(f"{folder}/sft", device)
-    run = Run(folder, sft, tokenizer, device, seed, max_new_tokens, batch_size)
+    run = Run(folder, sft, tokenizer, device, seed, max_new_tokens, batch_size, reward)
     names = list(models)
     if not names:
         names = [name for name in MODELS if run.has(name)]
@@ -486,6 +503,7 @@ def main():
     parser.add_argument("--data", default="", help="JSONL (.gz) of preference pairs, or of "
                         "problems whose answer is a number, that no stage was trained on (default: "
                         "the checkpoint's world)")
+    parser.add_argument("--reward", default="", help="the reward model (default: <run>/rm)")
     parser.add_argument("--prompts", type=int, default=512,
                         help="held-out prompts; an average over fewer than 32 says nothing "
                         "(default: 512)")

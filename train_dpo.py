@@ -35,7 +35,7 @@ from nanorlhf import (
     seeds,
     settings,
 )
-from nanorlhf.checks import check_first_loss
+from nanorlhf.checks import check_first_loss, first_loss_bound
 from nanorlhf.functional import masked_mean
 from nanorlhf.log import Log
 from nanorlhf.logprobs import answer_logprobs, pair_logprobs
@@ -227,7 +227,7 @@ def train(cfg):
             cfg, beta, chosen, rejected, ref_c, ref_r, *tokens, kept["z0"], thumbs)
         loss, margins = losses.mean(), chosen_rewards - rejected_rewards
         if step == 1 and starts_at_ref:
-            bound = 1e-2 if devices.bf16(device) else 1e-5
+            bound = first_loss_bound(devices.bf16(device), beta, chosen, tokens[0].clamp(min=1))
             check_first_loss(loss.item(), bound, first_loss(cfg.loss, beta, thumbs))
         # of a thumb alone one side is not there
         liked, disliked = tokens[0] > 0, tokens[1] > 0                                  # (B,)

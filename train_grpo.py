@@ -361,7 +361,7 @@ def train(cfg):
             else:
                 kept["baseline"] = 0.9 * kept["baseline"] + 0.1 * mean_score
         if step == 1:
-            check_rollout(out.logp, old_logp, mask, autocast=devices.bf16(device))
+            check_rollout(out.logp, old_logp, mask, devices.bf16(device))
             if starts_at_ref:
                 check_kl(kls["k1"].mean().item())
 
@@ -380,8 +380,8 @@ def train(cfg):
                     logp, old_logp[rows], advantages[rows], mask[rows], cfg.clip_low,
                     cfg.clip_high, cfg.ratio, cfg.objective, cfg.aggregate, cfg.max_new_tokens)
                 if step == 1 and not updates:
-                    # bf16 rounds by batch shape
-                    check_ratio(stats["ratio_error"], 0.2 if devices.bf16(device) else 1e-4)
+                    check_ratio(stats["ratio_error"], devices.bf16(device),
+                                old_logp[mask].std(correction=0).item())
                 if cfg.kl_in == "loss":
                     kl = kl_estimate(logp, ref_logp[rows], cfg.kl)                      # (b, T)
                     loss = loss + cfg.beta * aggregate(kl, mask[rows], cfg.aggregate,

@@ -30,7 +30,7 @@ from nanorlhf import (
     settings,
     worlds,
 )
-from nanorlhf.checks import check_first_loss
+from nanorlhf.checks import check_first_loss, first_loss_bound
 from nanorlhf.files import Preference
 from nanorlhf.functional import last_token
 from nanorlhf.log import Log
@@ -207,7 +207,7 @@ def train(cfg):
             cfg, beta, chosen, rejected, ref_c, ref_r, chosen_tokens, rejected_tokens, z0)
         loss, margins = losses.mean(), chosen_rewards - rejected_rewards
         if step == 1 and starts_at_ref:
-            bound = 1e-2 if devices.bf16(device) else 1e-5
+            bound = first_loss_bound(devices.bf16(device), beta, chosen, chosen_tokens)
             check_first_loss(loss.item(), bound, first_loss(cfg.loss, beta))
         nll = -(chosen / chosen_tokens).mean()
 

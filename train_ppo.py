@@ -131,7 +131,9 @@ def gae(rewards, values, mask, gamma, lam):
     """
     advantages = torch.zeros_like(rewards)
     advantage = next_value = torch.zeros_like(rewards[:, 0])            # (B,)
-    for t in reversed(range(rewards.shape[1])):
+    # in the columns before, there are prompts alone
+    first = int(mask.any(0).int().argmax())
+    for t in reversed(range(first, rewards.shape[1])):
         # the surprise at token t
         delta = rewards[:, t] + gamma * next_value - values[:, t]       # (B,)
         advantage = torch.where(mask[:, t], delta + gamma * lam * advantage, advantage)
@@ -293,7 +295,7 @@ def train(cfg):
             kl = masked_sum(kl_estimate(old_logp, ref_logp, "k1"), mask)                # (B,) nats
             kl = kl.mean().item()
         if step == 1:
-            check_rollout(out.logp, old_logp, mask, autocast=devices.bf16(device))
+            check_rollout(out.logp, old_logp, mask, devices.bf16(device))
             if starts_at_ref:
                 check_kl(kl)
 
@@ -307,8 +309,8 @@ def train(cfg):
                                           cfg.clip)
                 stats["policy_loss"] = loss.item()
                 if step == 1 and not updates:
-                    # bf16 rounds by batch shape
-                    check_ratio(stats["ratio_error"], 0.2 if devices.bf16(device) else 1e-4)
+                    check_ratio(stats["ratio_error"], devices.bf16(device),
+                                old_logp[mask].std(correction=0).item())
                 if cfg.ptx:
                     mix = page_loss(len(rows))
                     stats["page_loss"] = mix.item()

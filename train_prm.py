@@ -99,12 +99,13 @@ def judged_batch(answers, supervision, pad, device):
     prompts = [a["prompt_ids"] for a in answers]
     completions = [a["completion_ids"] for a in answers]
     ids, mask = batches.answer_batch(prompts, completions, pad, device)                 # (N, T)
-    judged, right = torch.zeros_like(mask), torch.zeros_like(mask)                      # (N, T)
+    # written on the CPU: a GPU would be waited for at every token
+    judged, right = torch.zeros(2, *mask.shape, dtype=torch.bool)                       # (N, T)
     for row, answer in enumerate(answers):
         for token, verdict in verdicts(answer, supervision):
             column = len(answer["prompt_ids"]) + token
             judged[row, column], right[row, column] = True, verdict
-    return ids, judged, right
+    return ids, judged.to(device), right.to(device)
 
 
 def judged_loss(reward_model, answers, supervision, pad, device):

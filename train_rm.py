@@ -110,6 +110,16 @@ def plackett_luce_loss(scores):
     return (rest - scores).sum(-1).mean()
 
 
+def start(cfg, device):
+    """-> (reward model, tokenizer): the SFT model's body and a new head. A reward model, where
+    --init gives one, goes on as it is."""
+    if checkpoints.is_reward_model(cfg.init):
+        print(f"{cfg.init} is a reward model already: it is trained on, head and all")
+        return checkpoints.load_checkpoint(cfg.init, device, kind="scalar")
+    model, tokenizer = checkpoints.start_model(cfg, f"{cfg.run}/sft", device)
+    return ScalarModel(model, seeds.generator(cfg.seed, "head")).to(device), tokenizer
+
+
 def load_pairs(cfg, model, tokenizer):
     """-> (training pairs, held-out pairs)"""
     path = cfg.data or files.made_path(f"{cfg.run}/preferences/pairs.jsonl",
@@ -211,10 +221,8 @@ def train(cfg):
     device = devices.pick(cfg.device)
     folder, draws = f"{cfg.run}/{cfg.out}", seeds.Draws(cfg.seed)
     saved = resume.load(cfg, folder)
-    model, tokenizer = checkpoints.start_model(cfg, f"{cfg.run}/sft", device)
-    train_pairs, held_out = load_pairs(cfg, model, tokenizer)
-    # the SFT model's body, a new head
-    reward_model = ScalarModel(model, seeds.generator(cfg.seed, "head")).to(device)
+    reward_model, tokenizer = start(cfg, device)
+    train_pairs, held_out = load_pairs(cfg, reward_model, tokenizer)
     optimizer = optim.adamw(reward_model, cfg.lr)
 
     groups = batches.by_prompt(train_pairs)

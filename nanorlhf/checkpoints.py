@@ -6,7 +6,7 @@ import threading
 
 import torch
 
-from nanorlhf import InputError, gpt2
+from nanorlhf import InputError, gpt2, hf_vocabulary
 from nanorlhf.gpt import GPT, GPTConfig, ScalarModel
 from nanorlhf.seeds import generator
 from nanorlhf.tokenizer import Tokenizer
@@ -73,8 +73,11 @@ def load_checkpoint(path, device="cpu", kind="gpt", like=None):
     """path: a model.pt or the folder it is in -> (model in eval mode, tokenizer).
 
     kind: "gpt" or "scalar". like: the tokenizer that its ids must share. A reward model with
-    another vocabulary would read other words, silently.
+    another vocabulary would read other words, silently. A folder in Hugging Face's layout, or
+    gpt2's name, is read too.
     """
+    if gpt2.is_gpt2(path):
+        return _load_gpt2(path, device, kind, like)
     file = path if path.endswith(".pt") else os.path.join(path, "model.pt")
     if not os.path.exists(file):
         folder = os.path.dirname(file)
@@ -83,7 +86,7 @@ def load_checkpoint(path, device="cpu", kind="gpt", like=None):
             raise InputError(f"{file} does not exist; make it first: "
                              f"python train_{stage}.py --run {home}")
         raise InputError(f"{file} does not exist; give the folder of a checkpoint, such as "
-                         "<run>/sft")
+                         f"<run>/sft, a folder of GPT-2's weights, or {', '.join(gpt2.NAMES)}")
     state = read_checkpoint(file)
     try:
         tokenizer = Tokenizer(**state["tokenizer"])
@@ -98,29 +101,45 @@ def load_checkpoint(path, device="cpu", kind="gpt", like=None):
     if state["kind"] != kind:
         names = {"gpt": "a language model", "scalar": "a reward model"}
         raise InputError(f"{file} holds {names[state['kind']]}; {names[kind]} is needed here")
+    _check_like(file, tokenizer, like)
+    return model.to(device).eval(), tokenizer
+
+
+def _check_like(file, tokenizer, like):
     if like and tokenizer.state() != like.state():
         raise InputError(f"{file} has another vocabulary or world ({tokenizer.described()}) than "
                          f"the model it is to work with ({like.described()}); "
                          "both must come from one run")
+
+
+def _load_gpt2(path, device, kind, like):
+    """GPT-2, by name or by directory, with room for the special tokens -> as load_checkpoint."""
+    model = gpt2.load(path, scalar=kind == "scalar")
+    gpt = model.gpt if kind == "scalar" else model
+    if os.path.isdir(path):
+        tokenizer, known = hf_vocabulary.recognise(path, gpt.cfg.vocab_size)
+    else:
+        tokenizer, known = Tokenizer("gpt2"), gpt.cfg.vocab_size
+    _check_like(path, tokenizer, like)
+    if gpt.cfg.vocab_size != tokenizer.vocab_size or tokenizer.name == "gpt2":
+        gpt.extend(tokenizer.vocab_size, known)
     return model.to(device).eval(), tokenizer
+
+
+def is_reward_model(path):
+    """Whether a checkpoint, or a folder in Hugging Face's layout, holds one."""
+    if gpt2.is_gpt2(path):
+        return gpt2.is_reward_model(path)
+    file = path if path.endswith(".pt") else os.path.join(path, "model.pt")
+    return os.path.exists(file) and read_checkpoint(file).get("kind") == "scalar"
 
 
 def start_model(cfg, default, device):
     """--init -> (model, tokenizer).
 
-    "scratch" for random weights of the size and tokenizer that cfg names. GPT-2, by name or by
-    directory, with room for the special tokens. Else a checkpoint, by default this one.
+    "scratch" for random weights of the size and tokenizer that cfg names; else as load_checkpoint,
+    by default this one.
     """
-    if gpt2.is_gpt2(cfg.init):
-        model, tokenizer = gpt2.load(cfg.init), Tokenizer("gpt2")
-        # tools.export writes the vocabulary with its special tokens
-        if model.cfg.vocab_size not in (tokenizer.encoding.n_vocab, tokenizer.vocab_size):
-            raise InputError(f"--init {cfg.init}: its vocabulary has {model.cfg.vocab_size} "
-                             f"tokens, gpt2's has {tokenizer.encoding.n_vocab}, and what the "
-                             "others say is not known here; give weights with gpt2's own "
-                             "vocabulary")
-        model.extend(tokenizer.vocab_size)
-        return model.to(device).eval(), tokenizer
     if cfg.init != "scratch":
         return load_checkpoint(cfg.init or default, device)
     tokenizer = Tokenizer(cfg.tokenizer)

@@ -16,8 +16,9 @@ def pick(name):
 
 
 def bf16(device):
-    """Whether matrix products are made in bf16: on a GPU, where it is faster."""
-    return device.type == "cuda"
+    """Whether matrix products are made in bf16: on a GPU that has it, where it is faster. A T4 or
+    a V100 only emulates it, and computes in float32 here."""
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def autocast(device):

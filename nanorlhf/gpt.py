@@ -67,6 +67,16 @@ class KVCache:
         self.k, self.v, self.pads = self.k[:, :len(rows)], self.v[:, :len(rows)], self.pads[rows]
 
 
+def in_full(linear, hidden, *weights):
+    """A head, outside of any autocast: in the precision of its weights.
+
+    GPT-2's logits lie near -100, all by the same offset, which no softmax sees. But there bf16 has
+    steps of 0.5: rounded to them, log-probs are off by 0.1 nats a token.
+    """
+    with torch.autocast(hidden.device.type, enabled=False):
+        return linear(hidden, *weights)
+
+
 class Block(nn.Module):
     def __init__(self, cfg: GPTConfig, layer: int):
         super().__init__()
@@ -144,19 +154,19 @@ class GPT(nn.Module):
     def logits(self, hidden):
         """hidden (..., C) -> (..., V). The head is the token embedding, transposed; a row past V is
         no token and in no softmax."""
-        return F.linear(hidden, self.wte.weight)[..., :self.cfg.vocab_size]
+        return in_full(F.linear, hidden, self.wte.weight)[..., :self.cfg.vocab_size]
 
     @torch.no_grad()
-    def extend(self, vocab_size):
-        """Room for new tokens behind the old ones, in place. The embedding's rows become a multiple
-        of 64, which GPUs multiply fastest.
+    def extend(self, vocab_size, known=None):
+        """Room for new tokens behind the first `known` ones (None: behind all), in place. The
+        embedding's rows become a multiple of 64, which GPUs multiply fastest.
 
         A new row is the mean of the old ones (Hewitt 2021): exp of a mean logit is at most the
         mean of the exps (Jensen), so a new token starts with less than 1/V of the probability.
         GPT-2's logits are far below 0: a row of zeros or of small random numbers, whose logit is
         about 0, would be nearly every sample.
         """
-        old = self.wte.weight[:self.cfg.vocab_size]
+        old = self.wte.weight[:known or self.cfg.vocab_size]
         rows = -(-vocab_size // 64) * 64
         self.cfg = replace(self.cfg, vocab_size=vocab_size, embedding_rows=rows)
         self.wte = nn.Embedding.from_pretrained(
@@ -185,4 +195,4 @@ class ScalarModel(nn.Module):
         return self.gpt.cfg
 
     def forward(self, ids):
-        return self.head(self.gpt.hidden(ids)).squeeze(-1).float()
+        return in_full(self.head, self.gpt.hidden(ids)).squeeze(-1)

@@ -49,10 +49,7 @@ def masked_logprobs(model, ids, mask, temperature=1.0, micro_batch=256, entropy=
     it, without gradient.
     """
     def of_tokens(hidden, targets):
-        with devices.autocast(ids.device):
-            logits = model.logits(hidden)                               # (N, V)
-        at_least_float32 = torch.promote_types(logits.dtype, torch.float32)
-        logp = F.log_softmax(logits.to(at_least_float32), dim=-1)       # (N, V)
+        logp = F.log_softmax(model.logits(hidden), dim=-1)              # (N, V)
         chosen = logp.gather(1, targets[:, None])                       # (N, 1)
         if not entropy:
             return chosen
@@ -64,8 +61,8 @@ def masked_logprobs(model, ids, mask, temperature=1.0, micro_batch=256, entropy=
         where = F.pad(mask[:, 1:], (1, 0)).flatten().nonzero().squeeze(1)       # (N,)
         with devices.autocast(ids.device):
             hidden = model.hidden(ids).flatten(0, 1)                            # (B T, C)
-            # divided here, by the temperature, there are fewer numbers than in the logits
-            before = hidden.index_select(0, where - 1) / temperature            # (N, C)
+        # divided here, by the temperature, there are fewer numbers than in the logits
+        before = hidden.index_select(0, where - 1) / temperature                # (N, C)
         at_once = max(1, LOGITS_AT_ONCE // model.cfg.vocab_size)
         stats = in_parts(of_tokens, at_once, before, ids.flatten()[where])      # (N, 1 or 2)
         everywhere = stats.new_zeros(ids.numel(), stats.shape[1])               # (B T, 1 or 2)

@@ -135,14 +135,15 @@ def process_scores(prm, world, prompts, questions, answers, pad, device, batch_s
         rows = range(start, min(start + batch_size, len(prompts)))
         ids, mask = batches.answer_batch([prompts[j] for j in rows], [answers.ids[j] for j in rows],
                                          pad, device)                               # (B, T)
-        ends = torch.zeros_like(mask)
+        ends = torch.zeros(mask.shape, dtype=torch.bool)
         for row, j in enumerate(rows):
             # one token more where it is finished: the end token
             if len(answers.ids[j]) - len(answers.texts[j]) in (0, 1):
                 for end, _ in world.steps(questions[j], answers.texts[j]):
                     ends[row, len(prompts[j]) + end - 1] = True
-        weakest = torch.where(ends, prm(ids), math.inf).amin(1)                     # (B,)
-        scores.append(weakest.masked_fill(~ends.any(1), -math.inf).cpu())
+        # written on the CPU: a GPU would be waited for at every step
+        weakest = torch.where(ends, prm(ids).cpu(), math.inf).amin(1)               # (B,)
+        scores.append(weakest.masked_fill(~ends.any(1), -math.inf))
     return torch.cat(scores)
 
 

@@ -7,22 +7,23 @@ import os
 
 import torch
 
-from nanorlhf import batches
+from nanorlhf import batches, devices
 from nanorlhf.checkpoints import fingerprint, write_atomically
 from nanorlhf.logprobs import answer_logprobs, pair_logprobs
 
 
-def cache_key(model, tokenizer, pairs):
+def cache_key(model, tokenizer, pairs, device):
     """What the log-probs depend on: the reference's weights, the tokenizer, the pairs as they are
-    after truncation."""
-    read = [tokenizer.state(), *((p.prompt, p.chosen, p.rejected) for p in pairs)]
+    after truncation, the device and its precision."""
+    read = [device.type, devices.bf16(device), tokenizer.state(),
+            *((p.prompt, p.chosen, p.rejected) for p in pairs)]
     return fingerprint(model) + fingerprint(read)
 
 
 def ref_logprobs(ref, tokenizer, pairs, path, batch_size, device):
     """pair_logprobs of the reference, from path if they were kept there for the same reference and
     pairs; else computed, and kept."""
-    key = cache_key(ref, tokenizer, pairs)
+    key = cache_key(ref, tokenizer, pairs, device)
     if os.path.exists(path):
         try:
             cached = torch.load(path, weights_only=True)

@@ -62,17 +62,24 @@ def steps(log, model, tokenizer, draws, parts, batches=None, read=None):
     path, done = f"{log.folder}/state.pt", 0
     parts = {"draws": draws, **parts}
     prints = {name: fingerprint(part) for name, part in {"init": model, **(read or {})}.items()}
+    device = next(model.parameters()).device.type
 
     def keep(step):
         log.settle()
         files = ("log.jsonl", "samples.txt")
         training = {"step": step, "config": dataclasses.asdict(log.cfg), "read": prints,
+                    "device": device,
                     "sizes": {name: os.path.getsize(f"{log.folder}/{name}") for name in files},
                     "parts": {name: _state_of(part) for name, part in parts.items()}}
         save_checkpoint(path, model, tokenizer, training)
 
     if log.saved:
         training = log.saved["training"]
+        if training.get("device", device) != device:
+            log.close()
+            raise InputError(f"{path} was made on {training['device']}, and its random numbers go "
+                             f"on there alone: --device {training['device']}, or leave --resume "
+                             "out to start anew")
         for name, before in training["read"].items():
             if prints.get(name) != before:
                 log.close()
@@ -87,6 +94,8 @@ def steps(log, model, tokenizer, draws, parts, batches=None, read=None):
         for name, size in training["sizes"].items():
             # what was written after the state was kept is written again
             os.truncate(f"{log.folder}/{name}", size)
+        # weights and optimizer, once more in the memory
+        log.saved.clear()
         print(f"resumed after step {done} of {log.steps}")
     else:
         keep(0)

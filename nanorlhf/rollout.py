@@ -5,6 +5,7 @@ While sampling, prompts are padded on the *left*, because all rows must grow to 
 What is handed over is right-padded, [prompt | response | pad], so that training needs no attention
 mask and never meets a left pad.
 """
+import math
 from dataclasses import dataclass
 
 import torch
@@ -27,7 +28,14 @@ class Rollout:
 
     def responses(self):
         """Lists of response ids, the end token included where there is one."""
-        return [row[m].tolist() for row, m in zip(self.ids, self.mask, strict=True)]
+        rows = zip(self.ids.tolist(), self.mask.tolist(), strict=True)
+        return [[i for i, said in zip(*row, strict=True) if said] for row in rows]
+
+
+def check_temperature(temperature):
+    if not 0 <= temperature < math.inf:
+        raise InputError(f"--temperature {temperature:g}: a number from 0 on is needed; 0 always "
+                         "takes the likeliest token")
 
 
 def sample_token(logits, temperature, top_k, top_p, generator):
@@ -51,6 +59,8 @@ def sample_token(logits, temperature, top_k, top_p, generator):
         heights = probs.cumsum(-1)
         draw = torch.rand(len(probs), 1, generator=generator, device=probs.device)
         ids = torch.searchsorted(heights / heights[:, -1:], draw, right=True)
+        # past the vocabulary only where the heights are NaN, which the caller refuses
+        ids = ids.clamp(max=logits.shape[1] - 1)
     return ids.squeeze(1), logp.gather(1, ids).squeeze(1)
 
 
@@ -69,6 +79,7 @@ def generate(model, prompts, max_new_tokens, eos, temperature=1.0, top_k=0, top_
         raise InputError("generate needs at least one prompt, and each with at least one token")
     if max_new_tokens < 1:
         raise InputError(f"max_new_tokens is {max_new_tokens}; it must be at least 1")
+    check_temperature(temperature)
     B, width = len(prompts), max(map(len, prompts))
     if width + max_new_tokens > model.cfg.block_size:
         raise InputError(f"a prompt of {width} tokens and an answer of up to {max_new_tokens} "
@@ -96,7 +107,11 @@ def generate(model, prompts, max_new_tokens, eos, temperature=1.0, top_k=0, top_
             on_token(rows[~done].tolist(), ids[~done].tolist())
         done |= ids == eos
         # all that the CPU asks a GPU for each token: to ask is to wait
-        alive = len(rows) - int(done.sum())
+        ended, finite = torch.stack([done.sum(), logp.isfinite().all()]).tolist()
+        if not finite:
+            raise InputError("the model has logits that are not finite: its weights are broken, or "
+                             "its training went astray; sampling from it means nothing")
+        alive = len(rows) - ended
         if not alive or n + 1 == max_new_tokens:
             break
         # finished rows leave the batch; one by one would cost more in copies than it saves
@@ -124,9 +139,8 @@ def _right_pad(prompts, sampled, logps, lengths, finished, pad):
     columns = torch.arange(T, device=sampled.device)[None]              # (1, T)
     mask = (columns >= starts[:, None]) & (columns < (starts + lengths)[:, None])  # (B, T)
     place = (columns - starts[:, None]).clamp(0, sampled.shape[1] - 1)
-    ids = torch.where(mask, sampled.gather(1, place), pad)
-    for row, p in enumerate(prompts):
-        ids[row, :len(p)] = torch.tensor(p, device=ids.device)
+    before = torch.tensor([p + [pad] * (T - len(p)) for p in prompts], device=sampled.device)
+    ids = torch.where(mask, sampled.gather(1, place), before)
     return Rollout(ids, mask, torch.where(mask, logps.gather(1, place), 0.0), finished)
 
 

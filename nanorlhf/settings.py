@@ -109,9 +109,13 @@ def script(main):
         sys.exit(f"error: {e}")
     except Interrupted as e:
         sys.exit(str(e))
-    except torch.cuda.OutOfMemoryError as e:
-        sys.exit(f"error: the GPU's memory is too small ({str(e).splitlines()[0]}); "
-                 "try a lower --micro_batch, and --resume if it had begun")
+    except RuntimeError as e:
+        # cuBLAS has a sentence of its own for it
+        if not (isinstance(e, torch.cuda.OutOfMemoryError)
+                or "CUBLAS_STATUS_ALLOC_FAILED" in str(e)):
+            raise
+        sys.exit(f"error: the GPU's memory is too small ({str(e).splitlines()[0]}); try a lower "
+                 "--micro_batch, or --batch_size where there is none, and --resume if it had begun")
     except BrokenPipeError:
         # who read our words has gone (| head): say nothing more, not even at the end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

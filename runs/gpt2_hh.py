@@ -3,7 +3,8 @@ the reward model and by held-out pairs.
 
     python -m runs.gpt2_hh --train train.jsonl.gz --test test.jsonl.gz
     ... --steps 2                       every stage for two steps: does all of it run, does it fit?
-    ... --gb 12 --init gpt2-medium      a smaller card, another size or a folder of weights
+    ... --gb 12                         a smaller card
+    ... --gb 80 --init gpt2-medium      another size, or a folder of weights
 
 The files are JSONL (.gz) of pairs, such as those of the data set Anthropic/hh-rlhf. A run that was
 stopped goes on when it is called again. The learning rates are starting points from the literature.
@@ -21,7 +22,7 @@ from nanorlhf import InputError, settings, stages
 
 # A card's memory in GB -> rows a forward, answers sampled at once; for GPT-2 (124 M), all of them
 # 1024 tokens long. PPO needs most: policy and critic with gradients and AdamW, reference and reward
-# model, 5.0 GB together; then 0.34 GB a row of a forward, or 0.08 GB a row of keys and values.
+# model, 5.0 GB together; then 0.34 GB a row of a forward, or 0.1 GB a row of keys and values.
 ROWS = {12: (8, 32), 24: (32, 64), 80: (128, 256)}
 
 

@@ -527,6 +527,13 @@ MUTANTS = [
             "an answer that is not there is disliked",
             "test_dpo::test_kto_of_thumbs_by_hand",
         ),
+        (
+            "nanorlhf.gpt.in_full",
+            "with torch.autocast(hidden.device.type, enabled=False):",
+            "if True:",
+            "the head follows autocast: log-probs and scores in the steps of bf16",
+            "test_gpu::test_scores_are_near_those_of_float32",
+        ),
     )
 ]
 

@@ -3,6 +3,7 @@ export.py gives it all back."""
 import json
 import math
 import os
+import random
 import re
 import sys
 import threading
@@ -13,9 +14,10 @@ import pytest
 import torch
 from calling import call, complaint
 
-from nanorlhf import InputError, checkpoints, gpt2
+from nanorlhf import InputError, checkpoints, gpt2, worlds
 from nanorlhf.functional import token_logprobs
 from nanorlhf.gpt import GPT, GPTConfig, KVCache, ScalarModel
+from nanorlhf.hf_vocabulary import byte_characters
 from nanorlhf.rollout import generate
 from nanorlhf.tokenizer import Tokenizer
 from tools import export
@@ -464,7 +466,15 @@ def test_export_and_back(safetensors, tmp_path, monkeypatch):
     call(monkeypatch, "tools.export", tmp_path / "sft", tmp_path / "hf")
     weights = "model.safetensors" if safetensors else "pytorch_model.bin"
     assert sorted(os.listdir(tmp_path / "hf")) == sorted(
-        ["config.json", "merges.txt", "tokenizer_config.json", "vocab.json", weights]
+        [
+            "README.md",
+            "config.json",
+            "generation_config.json",
+            "merges.txt",
+            "tokenizer_config.json",
+            "vocab.json",
+            weights,
+        ]
     )
     # no second head
     assert os.path.getsize(tmp_path / "hf" / weights) < 1.1 * 4 * sum(
@@ -500,7 +510,7 @@ def test_export_is_whole_or_not_there(tmp_path, monkeypatch):
     (tmp_path / "hf.partial" / "old").write_text("")
 
     def stopped(*args):
-        assert os.listdir(tmp_path / "hf.partial") == ["config.json"]
+        assert "config.json" in os.listdir(tmp_path / "hf.partial")
         raise KeyboardInterrupt
 
     with monkeypatch.context() as m:
@@ -513,27 +523,67 @@ def test_export_is_whole_or_not_there(tmp_path, monkeypatch):
         export.export(model, Tokenizer("sums"), str(tmp_path / "file" / "hf"))
 
 
-def test_export_of_a_world_and_of_a_reward_model(tmp_path, monkeypatch, capsys):
-    """A tokenizer that would split text another way than the model was trained on; a reward model
-    without its head."""
-    model = GPT(GPTConfig(Tokenizer().vocab_size, 8, 1, 1, 8), torch.Generator().manual_seed(0))
-    checkpoints.save_checkpoint(str(tmp_path / "sft/model.pt"), model, Tokenizer())
-    checkpoints.save_checkpoint(str(tmp_path / "rm/model.pt"), ScalarModel(model), Tokenizer())
-    call(monkeypatch, "tools.export", tmp_path / "sft", tmp_path / "new" / "hf")
-    files = set(os.listdir(tmp_path / "new" / "hf"))
-    assert (
-        len(files) == 2
-        and "config.json" in files
-        and "weights and config only" in capsys.readouterr().out
-    )
-    ids = torch.tensor([[1, 2, 3]])
-    torch.testing.assert_close(
-        gpt2.load(str(tmp_path / "new" / "hf"))(ids), model(ids), rtol=0, atol=1e-6
-    )
-    assert "holds a reward model; a language model is needed" in complaint(
-        monkeypatch, "tools.export", tmp_path / "rm", tmp_path / "hf_rm"
-    )
-    assert not (tmp_path / "hf_rm").exists()
+@pytest.mark.parametrize("world", ["towns", "sums", "sorting"])
+def test_export_of_a_world_and_back(world, tmp_path, monkeypatch):
+    """A tokenizer of one token that encodes everything to nothing; a world that comes back as
+    another, or without its settings."""
+    tokenizer = Tokenizer(world, knobs={"digits": 2} if world == "sums" else None)
+    model = GPT(GPTConfig(tokenizer.vocab_size, 24, 1, 1, 8), torch.Generator().manual_seed(0))
+    checkpoints.save_checkpoint(str(tmp_path / "sft/model.pt"), model, tokenizer)
+    hf = tmp_path / "new" / "hf"
+    call(monkeypatch, "tools.export", tmp_path / "sft", hf)
+    assert {"tokenizer.json", "config.json", "README.md"} < set(os.listdir(hf))
+    again, theirs = checkpoints.load_checkpoint(str(hf))
+    assert theirs.state() == tokenizer.state() and again.cfg == model.cfg
+    assert checkpoints.same_weights(again, model)
+    # the way of text through that file, by hand: split, characters for bytes, merges
+    file = json.loads((hf / "tokenizer.json").read_text(encoding="utf-8"))
+    order = {tuple(pair): i for i, pair in enumerate(file["model"]["merges"])}
+    pattern = file["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"]
+    for text in ("Who is the mayor of Tarn?", " 37+285=  \n", "Überraschung 日本 ..."):
+        ids = []
+        for word in re.findall(pattern, text):
+            parts = [byte_characters()[b] for b in word.encode()]
+            while (
+                len(parts) > 1
+                and (best := min(zip(parts, parts[1:]), key=lambda two: order.get(two, math.inf)))
+                in order
+            ):
+                at = list(zip(parts, parts[1:])).index(best)
+                parts[at:at + 2] = ["".join(best)]
+            ids += [file["model"]["vocab"][part] for part in parts]
+        assert ids == tokenizer.encode(text)
+    # from what another framework saved: the marks are in tokenizer_config.json alone
+    said = json.loads((hf / "tokenizer_config.json").read_text(encoding="utf-8"))
+    assert said["model_max_length"] == 24
+    del said["nanorlhf"]
+    (hf / "tokenizer_config.json").write_text(json.dumps(said))
+    with pytest.raises(InputError, match="another vocabulary than gpt2's|its vocabulary has"):
+        checkpoints.load_checkpoint(str(hf))
+
+
+def test_export_of_a_reward_model_and_back(tmp_path, monkeypatch, capsys):
+    """A bias that is lost: every score off by as much; a head that is drawn anew."""
+    tokenizer = Tokenizer()
+    g = torch.Generator().manual_seed(0)
+    reward_model = ScalarModel(GPT(GPTConfig(tokenizer.vocab_size, 24, 2, 2, 16), g), g)
+    reward_model.head.bias.data += 3.7
+    checkpoints.save_checkpoint(str(tmp_path / "rm/model.pt"), reward_model, tokenizer)
+    call(monkeypatch, "tools.export", tmp_path / "rm", tmp_path / "hf")
+    config = json.loads((tmp_path / "hf/config.json").read_text())
+    assert config["architectures"] == ["GPT2ForSequenceClassification"]
+    assert config["num_labels"] == 1 and config["pad_token_id"] == tokenizer.pad
+    again, theirs = checkpoints.load_checkpoint(str(tmp_path / "hf"), kind="scalar")
+    ids = torch.randint(tokenizer.vocab_size, (5, 20), generator=g)
+    torch.testing.assert_close(again(ids), reward_model(ids), rtol=0, atol=1e-5)
+    assert theirs.state() == tokenizer.state() and again(ids).mean() > 2
+    # as a language model its head is left out, and said
+    capsys.readouterr()
+    checkpoints.load_checkpoint(str(tmp_path / "hf"))
+    assert "left out, a head of another task: score.weight" in capsys.readouterr().out
+    reward_model.head.weight.data.zero_()
+    with pytest.raises(InputError, match="head is 0"):
+        gpt2.layout(reward_model)
 
 
 @needs_gpt2
@@ -542,7 +592,7 @@ def test_the_written_merges_are_those_of_tiktoken():
     another way. Applied here as
     Sennrich et al. do, to words; the order of the file is all that it knows of ranks."""
     tokenizer = Tokenizer("gpt2")
-    files = export.gpt2_tokenizer(tokenizer)
+    files = export.tokenizer_files(tokenizer, 64)
     vocab, lines = json.loads(files["vocab.json"]), files["merges.txt"].splitlines()
     # as OpenAI published it
     assert lines[:4] == ["#version: 0.2", "Ġ t", "Ġ a", "h e"] and len(lines) == 50001
@@ -552,10 +602,8 @@ def test_the_written_merges_are_those_of_tiktoken():
         and vocab["Ġ"] == 220
         and vocab["Ċ"] == 198
     )
-    order, character = (
-        {tuple(line.split(" ")): i for i, line in enumerate(lines)},
-        export.byte_characters(),
-    )
+    order = {tuple(line.split(" ")): i for i, line in enumerate(lines)}
+    character = byte_characters()
     assert [character[ord(c)] for c in "!a \n\xad\xae\xff"] == ["!", "a", "Ġ", "Ċ", "Ń", "®", "ÿ"]
     for word in re.findall(
         r" ?\w+|\W", " ".join(TEXTS) + " unbelievable supercalifragilistic Überraschung 日本語"
@@ -635,3 +683,116 @@ def test_transformers_reads_the_tokenizer_as_ours(tmp_path, monkeypatch):
     assert theirs.apply_chat_template(CHAT, tokenize=False) == ours.decode(ours.chat(CHAT)[0])
     with pytest.raises(Exception, match="a role is system, user or assistant"):
         theirs.apply_chat_template([{"role": "tool", "content": ""}])
+
+
+def chats_and_texts(world):
+    """Some that its pages have, and what no page has."""
+    rng = random.Random(0)
+    module = worlds.load(world)
+    pages = [module.page(rng) for _ in range(20)]
+    texts = [p if isinstance(p, str) else p[0]["content"] for p in pages] + TEXTS
+    asked = module.questions(20, rng)
+    chats = [
+        [
+            {"role": "user", "content": q.text},
+            {"role": "assistant", "content": module.demonstration(q, rng)},
+        ]
+        for q in asked
+    ]
+    return texts, [*chats, CHAT[:3]]
+
+
+@pytest.mark.parametrize("world", ["towns", "sums", "sorting"])
+def test_transformers_reads_the_vocabulary_of_a_world(world, tmp_path, monkeypatch):
+    """A tokenizer of one token that encodes everything to nothing; text split as gpt2's is; a mask
+    of what the assistant says that is empty, or a token off; marks that are lost on the way back.
+    """
+    transformers = pytest.importorskip("transformers")
+    ours = Tokenizer(world)
+    model = GPT(GPTConfig(ours.vocab_size, 48, 1, 1, 8), torch.Generator().manual_seed(0))
+    checkpoints.save_checkpoint(str(tmp_path / "sft/model.pt"), model, ours)
+    call(monkeypatch, "tools.export", tmp_path / "sft", tmp_path / "hf")
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "hf")
+    assert (len(theirs), theirs.eos_token_id, theirs.pad_token_id, theirs.model_max_length) == (
+        ours.vocab_size,
+        ours.end,
+        ours.pad,
+        48,
+    )
+    texts, chats = chats_and_texts(world)
+    for text in texts:
+        assert theirs.encode(text) == ours.encode(text) and theirs.decode(ours.encode(text)) == text
+    for messages in chats:
+        said = theirs.apply_chat_template(
+            messages, return_dict=True, return_assistant_tokens_mask=True
+        )
+        ids, mask = ours.chat(messages)
+        assert said["input_ids"] == ids and said["assistant_masks"] == list(map(int, mask))
+        assert theirs.apply_chat_template(
+            messages[:-1], add_generation_prompt=True, return_dict=False
+        ) == ours.prompt(messages[:-1])
+    net = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "hf").eval()
+    assert net.generation_config.eos_token_id == ours.end
+    ids = torch.tensor([ours.chat(chats[0])[0][:48]])
+    torch.testing.assert_close(net(ids).logits, model(ids), rtol=0, atol=1e-5)
+    # as a trainer writes both
+    net.save_pretrained(tmp_path / "back")
+    theirs.save_pretrained(tmp_path / "back")
+    again, tokenizer = checkpoints.load_checkpoint(str(tmp_path / "back"))
+    assert tokenizer.state() == ours.state() and checkpoints.same_weights(again, model)
+
+
+@needs_gpt2
+@pytest.mark.parametrize("name", ["towns", "gpt2"])
+def test_transformers_gives_the_scores_of_a_reward_model(name, tmp_path, monkeypatch):
+    """The bias folded in with the wrong length; a score read at a pad; a head that comes back as
+    another."""
+    transformers = pytest.importorskip("transformers")
+    ours, g = Tokenizer(name), torch.Generator().manual_seed(0)
+    reward_model = ScalarModel(GPT(GPTConfig(ours.vocab_size, 48, 2, 2, 16), g), g)
+    reward_model.head.bias.data += 2.5
+    checkpoints.save_checkpoint(str(tmp_path / "rm/model.pt"), reward_model, ours)
+    call(monkeypatch, "tools.export", tmp_path / "rm", tmp_path / "hf")
+    net = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "hf").eval()
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "hf")
+    rows = [ours.chat(CHAT[:3])[0], ours.prompt("Hi") + ours.completion("Yes, it is.")]
+    batch = theirs.pad({"input_ids": rows}, padding_side="right", return_tensors="pt")
+    alone = torch.stack([reward_model(torch.tensor([row]))[0, -1] for row in rows])
+    torch.testing.assert_close(net(**batch).logits.squeeze(1), alone, rtol=0, atol=1e-6)
+    assert alone.mean() > 1
+    net.save_pretrained(tmp_path / "back")
+    theirs.save_pretrained(tmp_path / "back")
+    again, _ = checkpoints.load_checkpoint(str(tmp_path / "back"), kind="scalar", like=ours)
+    for row, score in zip(rows, alone):
+        torch.testing.assert_close(again(torch.tensor([row]))[0, -1], score, rtol=0, atol=1e-6)
+
+
+def test_transformers_own_folders_load(tmp_path):
+    """Random weights of theirs, in the layouts that save_pretrained has, shards among them."""
+    transformers = pytest.importorskip("transformers")
+    pytest.importorskip("safetensors")
+    config = transformers.GPT2Config(
+        vocab_size=50, n_positions=16, n_layer=2, n_head=2, n_embd=16, initializer_range=0.5
+    )
+    torch.manual_seed(0)
+    ids = torch.randint(50, (3, 12))
+    for kind, size in (
+        ("GPT2LMHeadModel", "5GB"),
+        ("GPT2LMHeadModel", "4KB"),
+        ("GPT2Model", "5GB"),
+        ("GPT2ForSequenceClassification", "5GB"),
+        ("GPT2ForTokenClassification", "5GB"),
+        ("GPT2DoubleHeadsModel", "5GB"),
+    ):
+        net = getattr(transformers, kind)(config).eval()
+        folder = tmp_path / f"{kind}-{size}"
+        net.save_pretrained(folder, max_shard_size=size)
+        assert ("model.safetensors.index.json" in os.listdir(folder)) == (size == "4KB")
+        body = net if kind == "GPT2Model" else net.transformer
+        expected = body(ids).last_hidden_state @ body.wte.weight.T
+        torch.testing.assert_close(gpt2.load(str(folder))(ids), expected, rtol=0, atol=1e-4)
+    for other in ("LlamaConfig", "GPTNeoConfig", "GPTJConfig", "OPTConfig"):
+        getattr(transformers, other)().save_pretrained(tmp_path / other)
+        torch.save({}, tmp_path / other / "pytorch_model.bin")
+        with pytest.raises(InputError, match="a model of type .*; gpt2 alone is read here"):
+            gpt2.load(str(tmp_path / other))

@@ -8,7 +8,7 @@ import torch
 from calling import call
 
 from nanorlhf import devices, memory, optim
-from nanorlhf.gpt import GPT, GPTConfig
+from nanorlhf.gpt import GPT, GPTConfig, ScalarModel
 from nanorlhf.logprobs import masked_logprobs
 
 GPU = pytest.param(
@@ -75,20 +75,61 @@ def test_the_pipeline_in_bf16(device, base, monkeypatch):
     assert first["loss"] == pytest.approx(math.log(2), abs=1e-2)
 
 
+@torch.no_grad()
+def with_offset(gpt, level=-84.0, spread=3.0, seed=0):
+    """The same model with logits as GPT-2's: near `level`, by an offset that no softmax sees.
+
+    Every row of the embedding gets one vector more, and the last norm's bias meets it.
+    """
+    rows = gpt.wte.weight
+    one = torch.randn(rows.shape[1], generator=torch.Generator().manual_seed(seed))
+    one /= one.norm()
+    rows -= (rows @ one)[:, None] * one
+    rows *= spread / rows.norm(dim=1).mean()
+    rows += 0.3 * one
+    gpt.ln_f.bias += level / 0.3 * one
+    # where a token stands says more than which it is, or each would only repeat itself
+    gpt.wpe.weight *= 4 * spread / gpt.wpe.weight.norm(dim=1).mean()
+    return gpt
+
+
+@pytest.mark.parametrize("level", [0.0, -84.0])
 @pytest.mark.parametrize("device", ["cpu", GPU])
-def test_log_probs_are_near_those_of_float32(device, monkeypatch):
-    gpt = GPT(GPTConfig(300, 32, 2, 2, 64), torch.Generator().manual_seed(0))
-    for p in gpt.parameters():
-        p.data *= 2
-    ids = torch.randint(300, (8, 32), generator=torch.Generator().manual_seed(1))
+def test_log_probs_are_near_those_of_float32(device, level, monkeypatch):
+    """A head in bf16, whose steps are 0.5 near -84: log-probs off by 0.1 nats a token, entropies
+    too; and a loss whose gradient is another."""
+    gpt = GPT(GPTConfig(1000, 32, 2, 4, 256), torch.Generator().manual_seed(0))
+    gpt = with_offset(gpt, level)
+    ids = torch.randint(1000, (16, 32), generator=torch.Generator().manual_seed(1))
     mask = torch.ones_like(ids, dtype=torch.bool)
-    exact = masked_logprobs(gpt, ids, mask)
+    logits = gpt(ids)
+    assert abs(logits.mean() - level) < 2 and 2.5 < logits.std(-1).mean() < 3.5
+    exact, spread = masked_logprobs(gpt, ids, mask, entropy=True)
+    exact.mean().backward()
+    slope = gpt.wte.weight.grad.clone()
+    gpt.zero_grad()
     monkeypatch.setattr(devices, "bf16", lambda device: True)
-    half = masked_logprobs(gpt.to(device), ids.to(device), mask.to(device))
-    assert (
-        half.dtype == torch.float32
-        and (half.cpu() - exact).abs().mean() < 0.01 < 1 < exact.abs().mean()
-    )
+    gpt, ids, mask = gpt.to(device), ids.to(device), mask.to(device)
+    half, wide = masked_logprobs(gpt, ids, mask, entropy=True)
+    assert half.dtype == torch.float32 and not torch.equal(half.cpu(), exact)
+    assert 1e-4 < (half.cpu() - exact)[:, 1:].abs().mean() < 0.02 < 1 < exact.abs().mean()
+    assert (wide.cpu() - spread).abs().mean() < 0.02
+    half.mean().backward()
+    assert (gpt.wte.weight.grad.cpu() - slope).norm() < 0.05 * slope.norm()
+
+
+def test_scores_are_near_those_of_float32():
+    """A scalar head in bf16: a score of 4 has steps of 0.03, against a value clip of 0.2."""
+    gpt = GPT(GPTConfig(1000, 32, 2, 4, 256), torch.Generator().manual_seed(0))
+    reward_model = ScalarModel(gpt, torch.Generator().manual_seed(2))
+    reward_model.head.bias.data += 16
+    ids = torch.randint(1000, (16, 32), generator=torch.Generator().manual_seed(1))
+    exact = reward_model(ids)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = reward_model(ids)
+    assert half.dtype == torch.float32 and exact.mean() > 10
+    # bf16 has steps of 0.06 and 0.12 there
+    assert 1e-5 < (half - exact).abs().mean() < 0.005
 
 
 @pytest.mark.gpu

@@ -222,12 +222,17 @@ def test_check_rollout_by_hand():
     """In float32 the largest error counts, under autocast the mean; pads do not."""
     recorded, mask = row(*[0.0] * 9, 5.0), bools(*[1] * 9, 0)
     off = row(0.02, *[0.0] * 9)
-    check_rollout(recorded, torch.zeros_like(recorded), mask, autocast=False)
-    check_rollout(recorded, off, mask, autocast=True)
+    check_rollout(recorded, torch.zeros_like(recorded), mask)
+    check_rollout(recorded, off, mask, bf16=True)
     with pytest.raises(AssertionError, match=r"differ .* by 0\.02 nats .*temperature"):
-        check_rollout(recorded, off, mask, autocast=False)
+        check_rollout(recorded, off, mask)
     with pytest.raises(AssertionError, match="positions that count left padding"):
-        check_rollout(recorded, 6 * off, mask, autocast=True)
+        check_rollout(recorded, 9 * off, mask, bf16=True)
+    # in bf16 relative to the spread: an average of 0.1 nats where log-probs lie 10 nats apart
+    wide = row(*[0.0, 20.0] * 5)
+    check_rollout(wide + 0.1, wide, mask, bf16=True)
+    with pytest.raises(AssertionError, match="differ"):
+        check_rollout(wide + 0.2, wide, mask, bf16=True)
 
 
 def test_check_ratio_and_check_kl_by_hand():
@@ -235,6 +240,9 @@ def test_check_ratio_and_check_kl_by_hand():
     check_kl(-5e-4)
     with pytest.raises(AssertionError, match="ratio new/old is off 1 by 0.01.*dropout"):
         check_ratio(0.01)
+    check_ratio(0.3, True, spread=3.0)
+    with pytest.raises(AssertionError, match="off 1 by 0.4"):
+        check_ratio(0.4, True, spread=3.0)
     for kl in (0.5, -0.5):          # a sampled KL can be wrong on either side
         with pytest.raises(AssertionError, match="policy starts as the reference.*temperatures"):
             check_kl(kl)
@@ -278,7 +286,7 @@ def test_right_path_trips_nothing(temperature):
     model = tiny()
     out, logp = first_batch(model, temperature, temperature)
     _, ref_logp = first_batch(copy.deepcopy(model), temperature, temperature)
-    check_rollout(out.logp, logp, out.mask, autocast=False)
+    check_rollout(out.logp, logp, out.mask)
     check_kl((kl_estimate(logp, ref_logp) * out.mask).sum(1).mean().item())
     check_ratio(policy_loss(logp, logp.clone(), torch.ones_like(logp), out.mask)[1]["ratio_error"])
     assert out.mask.sum() >= len(PROMPTS) and out.logp[out.mask].max() < 0
@@ -288,7 +296,7 @@ def test_sampling_at_another_temperature_trips():
     """Sampled at 0.7 and scored at 1.0: the most reported cause of a negative KL."""
     out, logp = first_batch(tiny(), 0.7, recompute_at=1.0)
     with pytest.raises(AssertionError, match="another temperature"):
-        check_rollout(out.logp, logp, out.mask, autocast=False)
+        check_rollout(out.logp, logp, out.mask)
 
 
 def test_positions_that_count_left_pads_trip(monkeypatch):
@@ -299,7 +307,7 @@ def test_positions_that_count_left_pads_trip(monkeypatch):
     monkeypatch.setattr(KVCache, "positions", counts_pads)
     out, logp = first_batch(tiny(), 1.0, recompute_at=1.0)
     with pytest.raises(AssertionError, match="left padding"):
-        check_rollout(out.logp, logp, out.mask, autocast=False)
+        check_rollout(out.logp, logp, out.mask)
 
 
 def test_attention_to_left_pads_trips(monkeypatch):
@@ -311,7 +319,7 @@ def test_attention_to_left_pads_trips(monkeypatch):
     monkeypatch.setattr(KVCache, "attention_mask", sees_pads)
     out, logp = first_batch(tiny(), 1.0, recompute_at=1.0)
     with pytest.raises(AssertionError, match="padding that is attended to"):
-        check_rollout(out.logp, logp, out.mask, autocast=False)
+        check_rollout(out.logp, logp, out.mask)
 
 
 def test_a_changed_reference_trips_check_kl():

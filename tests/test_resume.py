@@ -399,6 +399,36 @@ def test_what_was_read_is_another_now(changed, start, tmp_path, monkeypatch):
     assert (folder / "dpo/log.jsonl").read_bytes().startswith(log)
 
 
+def test_a_state_of_another_device(start, tmp_path, monkeypatch):
+    """A traceback of the generators, whose states are of another size there."""
+    folder = copy_of(start, tmp_path, "run")
+    script, *args = VARIANTS["dpo"]
+    call(monkeypatch, script, "--run", folder, *args)
+    path = folder / "dpo/state.pt"
+    state = torch.load(path, weights_only=True)
+    assert state["training"]["device"] == "cpu"
+    state["training"]["device"] = "cuda"
+    torch.save(state, path)
+    log = (folder / "dpo/log.jsonl").read_bytes()
+    said = complaint(monkeypatch, script, "--run", folder, *args, "--resume")
+    assert "was made on cuda" in said and "--device cuda, or leave --resume out" in said
+    assert (folder / "dpo/log.jsonl").read_bytes() == log
+    state["training"]["device"] = "cpu"
+    torch.save(state, path)
+    call(monkeypatch, script, "--run", folder, *args, "--resume")
+
+
+def test_a_resumed_run_keeps_nothing_twice(start, tmp_path, monkeypatch):
+    """The state that was read, weights and optimizer, stays in the memory for the whole run."""
+    folder = copy_of(start, tmp_path, "run")
+    script, *args = VARIANTS["dpo"]
+    call(monkeypatch, script, "--run", folder, *args)
+    read, load = [], resume.load
+    monkeypatch.setattr(resume, "load", lambda *a: read.append(load(*a)) or read[-1])
+    call(monkeypatch, script, "--run", folder, *args, "--resume")
+    assert read == [{}]
+
+
 def test_a_fingerprint_tells_apart():
     """Two files with the same rows in another order; weights of another shape."""
     assert checkpoints.fingerprint([[1, 2], [3]]) != checkpoints.fingerprint([[3], [1, 2]])

@@ -818,9 +818,9 @@ def test_a_stage_that_runs_again_starts_its_samples_anew(pipeline, tmp_path, mon
 
 
 def test_chat_answers_from_each_checkpoint_and_grades_them(pipeline):
-    """One question of the world, one that is not in it; an empty line ends. What is piped in must
-    not wait for a terminal."""
-    asked = f"{towns.SHOWN[0].text}\nWhy?\n\nnever read\n"
+    """One question of the world, two that are not in it. What is piped in must not wait for a
+    terminal."""
+    asked = f"{towns.SHOWN[0].text}\nWhy?\n\nAnd so?\n"
     done = subprocess.run(
         [sys.executable, "chat.py", f"{pipeline}/sft", f"{pipeline}/ppo", "--device", "cpu"],
         cwd=ROOT,
@@ -830,8 +830,44 @@ def test_chat_answers_from_each_checkpoint_and_grades_them(pipeline):
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    assert [done.stdout.count(f"{pipeline}/{stage}: ") for stage in ("sft", "ppo")] == [2, 2]
+    assert [done.stdout.count(f"{pipeline}/{stage}: ") for stage in ("sft", "ppo")] == [3, 3]
     assert done.stdout.count("    gold ") == 2
+
+
+def test_folders_of_hugging_face_wherever_a_checkpoint_goes(pipeline, tmp_path, monkeypatch):
+    """"model.pt does not exist" for what another framework has trained; a reward model that comes
+    back with a new head."""
+    run, hf = copy_run(pipeline, tmp_path / "run"), tmp_path / "hf"
+    for stage in ("sft", "rm"):
+        call(monkeypatch, "tools.export", f"{pipeline}/{stage}", hf / stage)
+    common = ("--run", run, "--device", "cpu")
+    models = ("--init", hf / "sft", "--ref", hf / "sft", "--reward", hf / "rm")
+    for script, args in (
+        ("train_ppo", PPO),
+        ("train_grpo", ("--steps", 2, "--prompts", 2)),
+        ("train_online_dpo", ("--steps", 2, "--judge", "reward_model")),
+    ):
+        logs = []
+        for more in ((), models):
+            _, _, log = call(monkeypatch, script, *common, *args, *more)
+            logs.append({key: log[key][0] for key in ("score", "kl", "nll", "len") if key in log})
+        # the same weights, but for a reward model's bias, which is folded in and rounded
+        assert logs[0] == pytest.approx(logs[1], abs=1e-4) and logs[0]
+    for script in ("train_dpo", "train_sft"):
+        args = ("--demonstrations", 32) if script == "train_sft" else ()
+        call(monkeypatch, script, *common, "--init", hf / "sft", "--steps", 1, *args)
+    call(monkeypatch, "train_rm", *common, "--init", hf / "rm", "--steps", 1, "--lr", 0)
+    a, b = (checkpoints.load_checkpoint(p, kind="scalar")[0] for p in (f"{run}/rm", str(hf / "rm")))
+    ids = torch.tensor([Tokenizer().prompt("Who?")])
+    # centred once more, at a learning rate of 0
+    assert (a(ids) - b(ids)).std() < 1e-5 and same(a.gpt.state_dict(), b.gpt.state_dict())
+    shutil.rmtree(f"{run}/sft")
+    shutil.copytree(hf / "sft", f"{run}/sft")
+    call(monkeypatch, "evaluate", run, "--prompts", 32, "--device", "cpu", "--models", "sft",
+         "--reward", hf / "rm")
+    call(monkeypatch, "make_preferences", *common, "--prompts", 4)
+    assert "holds a reward model" not in complaint(
+        monkeypatch, "train_ppo", *common, "--reward", hf / "sft")
 
 
 def test_a_reward_model_is_not_a_policy(pipeline, tmp_path, monkeypatch):

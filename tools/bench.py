@@ -147,11 +147,12 @@ def ppo(b):
         ids, mask = out.ids, out.mask
         with torch.no_grad():
             scores = last_token(reward_model(ids), mask)
-            old_logp, ref_logp, old_values = (
+            old_logp, ref_logp = (
                 masked_logprobs(b.policy, ids, mask),
                 masked_logprobs(ref, ids, mask),
-                shift_right(critic(ids)),
             )
+            with devices.autocast(b.device):
+                old_values = shift_right(critic(ids))
             rewards = token_rewards(scores, old_logp, ref_logp, mask, 0.1)
             advantages, returns = gae(rewards, old_values, mask, 1.0, 0.95)
             advantages = whiten(advantages, mask)
@@ -181,9 +182,10 @@ KINDS = {f.__name__: f for f in (pretraining, sft, rm, dpo, generation, ppo)}
 
 def matmul_rate(device, repeats):
     """Operations a second of a large product."""
-    a = torch.randn(
-        2048, 2048, device=device, dtype=torch.bfloat16 if device.type == "cuda" else torch.float32
-    )
+    # a large card is not filled by less
+    n = 8192 if device.type == "cuda" else 2048
+    half = devices.bf16(device)
+    a = torch.randn(n, n, device=device, dtype=torch.bfloat16 if half else torch.float32)
     return (
         2
         * len(a) ** 3
@@ -216,7 +218,8 @@ def alone(function, *args):
 
 def measure(size, kind, device, repeats, rate):
     """One row of the table, a dict."""
-    device = torch.device(device)
+    # in this process too: it also allows TF32
+    device = devices.pick(device)
     # which the first optimizer would import: not the step's memory
     importlib.import_module("torch._dynamo")
     before = memory(device)
