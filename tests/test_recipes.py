@@ -88,6 +88,8 @@ def test_gpt2_hh_in_bf16_on_logits_as_gpt2_has_them(tmp_path, monkeypatch):
     weights = write(tmp_path / "gpt2", *gpt2.layout(gpt))
     assert gpt(torch.tensor([[1, 2, 3]])).mean() < -70
     monkeypatch.setattr(devices, "bf16", lambda device: True)
+    # the tests behind this one run on one thread
+    monkeypatch.setattr(torch, "set_num_threads", lambda n: None)
     train, test = pairs_of_people(tmp_path)
     cfg = gpt2_hh.Config(init=weights, train=str(train), test=str(test), run=str(tmp_path / "hh"),
                          steps=2, answer=8, gb="12")
