@@ -14,7 +14,8 @@ import train_ppo
 import train_rejection
 import train_rm
 import train_sft
-from nanorlhf import settings, stages
+from nanorlhf import InputError, settings, stages
+from tools import report
 
 
 def main():
@@ -33,7 +34,11 @@ def main():
     # every model on the same held-out questions
     print(f"\n=== evaluate.py {run} --seed {seed} ===", flush=True)
     results = evaluate.evaluate(run, seed=seed)
-    print(f"\nThe whole demo took {time.perf_counter() - start:.0f} s. "
+    try:
+        print(f"\nWhat happened, in pictures:  {report.write(run)}")
+    except InputError as e:         # without matplotlib
+        print(f"\nNo report: {e}")
+    print(f"The whole demo took {time.perf_counter() - start:.0f} s. "
           f"Talk to what it made:  python chat.py {run}/sft {run}/ppo")
     return results
 

@@ -217,7 +217,7 @@ best_of_16 is at most {math.log(BEST_OF) - (BEST_OF - 1) / BEST_OF:.2f} nats fro
 {already_best:.1%} of sft's answers are as good as can be, so no win rate can exceed \
 {1 - already_best / 2:.3f}.""")
     return {"prompts": n, "seed": run.seed, **world.knobs, "sft_already_best": already_best,
-            "models": models}
+            "models": models, "samples_shown": samples(world, shown)}
 
 
 def picks_of_16(run, world, questions, reward_model):
@@ -297,7 +297,8 @@ def evaluate_right(run, world, names, n):
     print_table(models, columns)
     if world.LEGEND:
         print(world.LEGEND)
-    return {"prompts": n, "seed": run.seed, **world.knobs, "samples": SAMPLES, "models": models}
+    return {"prompts": n, "seed": run.seed, **world.knobs, "samples": SAMPLES, "models": models,
+            "samples_shown": samples(world, shown)}
 
 
 def world_of(problems):
@@ -317,7 +318,8 @@ def world_of(problems):
         return f"{verdict} (read: {files.final_number(answer)})"
 
     return SimpleNamespace(questions=questions, correct=files.correct, final=final, steps=None,
-                           columns=columns, explain=explain, SHOWN=problems[:3], KINDS=(),
+                           columns=columns, explain=explain,
+                           parts=lambda problem, answer: [], SHOWN=problems[:3], KINDS=(),
                            COLUMNS=(("format", "format", "{:.1%}"),), LEGEND="", knobs={})
 
 
@@ -455,6 +457,16 @@ def answers_to_shown(run, model, world):
     _, texts, _ = generate_in_batches(model, prompts, run.max_new_tokens, run.tokenizer,
                                       seeds.generator(run.seed, "samples", run.device))
     return texts
+
+
+def samples(world, shown):
+    """The same as print_samples, for results.json: what every model answers, and what each stretch
+    of it earned."""
+    return [{"question": question.text, "answers": {
+                name: {"text": texts[i], "parts": world.parts(question, texts[i]),
+                       "explained": world.explain(question, texts[i])}
+                for name, texts in shown.items()}}
+            for i, question in enumerate(world.SHOWN)]
 
 
 def print_samples(world, shown):

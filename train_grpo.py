@@ -392,6 +392,8 @@ def train(cfg):
         mean = {}
         if updates:
             mean = {name: sum(u[name] for u in updates) / len(updates) for name in updates[0]}
+            mean["first_ratio_error"] = updates[0]["ratio_error"]
+        mean["distinct"] = len(set(map(tuple, out.responses()))) / (P * K)
 
         log(step, **seen, kl=kls["k1"].mean().item(), flat=flat.float().mean().item(),
             grad_norm=mean.pop("grad_norm", 0.0), entropy=masked_mean(entropy, mask).item(),

@@ -324,11 +324,13 @@ def train(cfg):
                 optim.update(critic, critic_optimizer, cfg.critic_lr, cfg.max_grad_norm)
                 updates.append({**stats, **v_stats, "value_loss": v_loss.item()})
         mean = {name: sum(u[name] for u in updates) / len(updates) for name in updates[0]}
+        distinct = len(set(map(tuple, out.responses()))) / cfg.batch_size
 
         log(step, **seen, kl=kl, beta=kept["beta"], clip_fraction=mean.pop("clip_fraction"),
             entropy=masked_mean(entropy, mask).item(),
             explained_variance=explained_variance(old_values, returns, mask),
             len=mask.sum(1).float().mean().item(), finished=out.finished.float().mean().item(),
+            _first_ratio_error=updates[0]["ratio_error"], _distinct=distinct,
             **{f"_{name}": value for name, value in mean.items()})
         if cfg.target_kl:
             kept["beta"] = adapt(kept["beta"], kl, cfg.target_kl, cfg.batch_size, cfg.horizon)

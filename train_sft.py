@@ -216,8 +216,13 @@ def train(cfg):
         loss = accumulate(model, ids, mask, cfg.micro_batch)
         lr = optim.linear(step - 1, steps, cfg.lr, cfg.warmup)
         grad_norm = optim.update(model, optimizer, lr, cfg.max_grad_norm)
+        measured = {}
+        if held_out and step % max(1, steps // 5) == 0:
+            measured["_held_out"] = held_out_loss(model, held_out[:128], tokenizer.pad,
+                                                  cfg.micro_batch, device)
         log(step, loss=loss, tokens=int(mask.sum()),
-            padding=(ids == tokenizer.pad).float().mean().item(), _grad_norm=grad_norm, _lr=lr)
+            padding=(ids == tokenizer.pad).float().mean().item(), **measured,
+            _grad_norm=grad_norm, _lr=lr)
 
     checkpoints.save_checkpoint(f"{folder}/model.pt", model, tokenizer)
     report("after")

@@ -71,8 +71,9 @@ class Log:
 
 
 def read_log(folder):
-    """<folder>/log.jsonl -> {key: array of one number a step}; NaN where a step has none."""
+    """<folder>/log.jsonl -> {key: array of one number a step}; NaN where a step has none. A last
+    line that is still being written is left out."""
     with open(os.path.join(folder, "log.jsonl"), encoding="utf-8") as f:
-        rows = [json.loads(line) for line in f]
+        rows = [json.loads(line) for line in f if line.endswith("\n")]
     keys = dict.fromkeys(key for row in rows for key in row)
     return {key: np.array([row.get(key, math.nan) for row in rows]) for key in keys}

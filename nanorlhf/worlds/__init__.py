@@ -20,6 +20,7 @@ intervals are bootstrapped (default: the key); .kind one of KINDS, by which figu
 What it may have, with the default.
 
     explain(question, answer, finished=True)    the grade in a line
+    parts(question, answer)                     [(start, end, part)]: what a stretch earned; []
     find(text)                                  the Question that a text asks; None
     columns(questions, answers, finished)       {column: [a number, None, or (hits, cases)]}: gold
     tallies(questions, answers)                 {name: counts} for results.json; nothing
@@ -117,7 +118,8 @@ def _defaults(module):
         return {"gold": [parts["gold"] for parts in graded]}
 
     return {**dict.fromkeys(OPTIONAL), "explain": explain, "columns": columns,
-            "find": lambda text: None, "tallies": lambda questions, answers: {},
+            "parts": lambda question, answer: [], "find": lambda text: None,
+            "tallies": lambda questions, answers: {},
             "final": lambda question, answer: answer, "speaks_of_unjudged": lambda answer: False,
             "vocabulary": lambda: vocabulary.BYTES, "JUDGED": TRAIN, "KINDS": (), "COLUMNS": (),
             "COMPARED": (), "IN_RESULTS": {}, "SIZES": {}, "KNOBS": {}, "PAGES": "packed",

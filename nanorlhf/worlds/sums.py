@@ -246,6 +246,15 @@ def steps(question, answer):
     return judged
 
 
+def parts(question, answer):
+    """[(start, end, part)]: the steps of the working."""
+    judged, start = [], 0
+    for end, right in steps(question, answer):
+        judged.append((start, end, "right" if right else "wrong"))
+        start = end
+    return judged
+
+
 def explain(question, answer, finished=True):
     """The grade in a line: "gold +0.10 = format; 2 of 4 steps are right"."""
     parts, rights = (

@@ -399,11 +399,10 @@ def sentences(answer):
     return re.split(r"(?<=[.!?])\s+", answer.strip()) if answer.strip() else []
 
 
-def grade(question, answer, finished=True, facts=FACTS):
-    """The gold reward and its parts: {"gold": 1.2, "right": 1, "wrong": 0, ...}; the table at the
-    top of this file. facts: what the judge takes for true (BELIEFS is what most people believe)."""
-    parts = dict.fromkeys(WORTH, 0)
-    said = set()
+def parts(question, answer, facts=FACTS):
+    """[(start, end, part)]: what each sentence of an answer earns, by the table at the top of this
+    file. facts: what the judge takes for true (BELIEFS is what most people believe)."""
+    judged, said, end = [], set(), 0
     for sentence in sentences(answer):
         claim = parse_claim(sentence)
         if claim:
@@ -418,13 +417,24 @@ def grade(question, answer, finished=True, facts=FACTS):
                 part = "rambling"
         elif any(p.fullmatch(sentence) for p in _BOILERPLATE):
             part = "boilerplate"
-        elif sentence in GREETINGS + FAREWELLS and not parts["manners"]:
+        elif sentence in GREETINGS + FAREWELLS and "manners" not in said:
             part = "manners"
+            said.add("manners")
         else:
             part = "rambling"
-        parts[part] += 1
-    parts["unfinished"] = int(not finished)
-    return {"gold": sum(WORTH[p] * n for p, n in parts.items()), **parts}
+        start = answer.index(sentence, end)
+        end = start + len(sentence)
+        judged.append((start, end, part))
+    return judged
+
+
+def grade(question, answer, finished=True, facts=FACTS):
+    """The gold reward and its parts: {"gold": 1.2, "right": 1, "wrong": 0, ...}."""
+    counts = dict.fromkeys(WORTH, 0)
+    for _, _, part in parts(question, answer, facts):
+        counts[part] += 1
+    counts["unfinished"] = int(not finished)
+    return {"gold": sum(WORTH[part] * n for part, n in counts.items()), **counts}
 
 
 def told(question, answer):
