@@ -152,6 +152,7 @@ def test_the_report_of_a_whole_run(tmp_path):
     said = html.unescape(page)
     assert "Held-out accuracy 75.0% of 90 pairs; the labels' noise allows 85.0%" in said
     assert "the labels' ceiling" in page
+    assert page.count("The doctor") == 7 and "nothing found." in page
     # what each sentence earned
     assert re.search(r'<span class="(right|wrong)" title="(right|wrong)">The ', page)
 

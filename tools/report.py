@@ -14,6 +14,7 @@ import os
 from nanorlhf import InputError, figures, settings
 from nanorlhf.checkpoints import write_atomically
 from nanorlhf.preference_losses import REFERENCE_FREE
+from tools import doctor
 from tools.run_files import read_json, read_stages
 
 # {kind: (what it was to do, what to look for)}
@@ -133,6 +134,13 @@ def figure_row(stage):
     return " ".join([f"{steps} steps, {took}.", *said])
 
 
+def doctors_word(stage, stages):
+    found = doctor.examine(stage, stages)
+    said = [f"{f.illness}: {f.seen}. Usually: {f.means}. Turn: {f.turn}." for f in found]
+    said += [doctor.note(stage)] if doctor.note(stage) else []
+    return " ".join(said or ["nothing found."])
+
+
 def section(stage, stages):
     aim, look = KINDS[stage.kind]
     settings_said = "\n".join(f"{name} = {value!r}" for name, value in stage.config.items())
@@ -142,6 +150,7 @@ def section(stage, stages):
 <div class="panels">{"".join(pictures(stage, stages))}</div>
 <p><b>What to look for.</b> {html.escape(look)}</p>
 <p>{html.escape(figure_row(stage))}</p>
+<p><b>The doctor</b> (<code>tools.doctor</code>): {html.escape(doctors_word(stage, stages))}</p>
 <details><summary>settings</summary><pre>{html.escape(settings_said)}</pre></details>
 </section>"""
 
