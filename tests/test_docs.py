@@ -49,6 +49,42 @@ def test_the_readme_knows_the_scripts():
         assert path.name in tree, path
 
 
+LINKS = [
+    (path, snippet, target, int(line))
+    for path in sorted((ROOT / "docs").glob("*.md"))
+    for snippet, target, line in re.findall(
+        r"\[`([^`]+)`\]\(([^)#]+)#L(\d+)\)", path.read_text(encoding="utf-8"))
+]
+
+
+@pytest.mark.parametrize("path, snippet, target, line", LINKS)
+def test_a_link_to_a_line_shows_what_it_says(path, snippet, target, line):
+    """Code that has moved on since."""
+    there = (path.parent / target).read_text(encoding="utf-8").splitlines()
+    assert snippet in there[line - 1], [n for n, text in enumerate(there, 1) if snippet in text]
+
+
+def test_the_tutorial_follows_its_own_formulas():
+    """A number that is copied wrongly: each column from those before it, as rounded there."""
+    text = (ROOT / "docs/TUTORIAL.md").read_text(encoding="utf-8")
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if re.match(r"\| \d", line)]
+    names = ("logp", "ref", "k1", "price", "r", "V", "delta", "A", "R", "white", "ratio")
+    table = [dict(zip(names, map(float, row[2:]))) for row in rows]
+    score = float(re.search(r"Its score is\n(-?[0-9.]+)\. ", text)[1])
+    after = {"V": 0.0, "A": 0.0}
+    assert len(table) == 9
+    for row in reversed(table):
+        assert row["k1"] == pytest.approx(row["logp"] - row["ref"], abs=2e-3)
+        assert row["price"] == pytest.approx(-0.2 * row["k1"], abs=2e-3)
+        earned = score if row is table[-1] else 0
+        assert row["r"] == pytest.approx(row["price"] + earned, abs=2e-3)
+        assert row["delta"] == pytest.approx(row["r"] + after["V"] - row["V"], abs=2e-3)
+        assert row["A"] == pytest.approx(row["delta"] + 0.95 * after["A"], abs=2e-3)
+        assert row["R"] == pytest.approx(row["A"] + row["V"], abs=2e-3)
+        assert row["white"] == pytest.approx((row["A"] - 0.092) / 0.460, abs=0.01)
+        after = row
+
+
 def prose(path):
     """(number, line) of a Markdown file, but for tables, code, marks and lines with a link."""
     fenced = False
