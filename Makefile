@@ -1,7 +1,7 @@
 # make demo    environment, then the whole pipeline on the made-up world, offline
 # make test    the test suite
 # make lint    ruff, as pyproject.toml has it
-# make docs    the tables of README.md and docs, from docs/data (runs/compare.py makes the data)
+# make docs    the tables and figures of README.md and docs, from docs/data (runs/compare.py makes it)
 # make demo SEED=1 RUN=out/towns-1                    another seed
 # make demo PYTHON=python3                            an environment that is already there
 
@@ -30,6 +30,7 @@ lint: $(ENVIRONMENT)
 
 docs: $(ENVIRONMENT)
 	$(PYTHON) -m runs.tables
+	$(PYTHON) -m runs.pictures
 
 clean:
 	rm -rf .venv out

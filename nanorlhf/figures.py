@@ -13,6 +13,8 @@ from nanorlhf import InputError
 # Okabe and Ito 2008: told apart by the colour-blind, too. A page may set --c0 to --c6, --ink and
 # --grid; without it these are what is seen.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#777777")
+# on a dark page
+DARK = ("#56b4e9", "#f0803c", "#2fc598", "#e09fc4", "#f0b429", "#8fd0f5", "#aaaaaa")
 INK, GRID = "#333333", "#dddddd"
 SIZE = (4.4, 2.7)       # inches: legible beside another, and on a phone
 
@@ -59,6 +61,15 @@ def svg(figure):
     text = re.sub(r"\s*<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     # as wide as its place: the viewBox keeps the proportions
     return re.sub(r' (width|height)="[^"]*pt"', "", text, count=2)
+
+
+def standalone(text):
+    """An svg for a file of its own: it brings the colours of a dark scheme along."""
+    dark = "".join(f"--c{i}: {colour}; " for i, colour in enumerate(DARK))
+    style = ("<style>@media (prefers-color-scheme: dark) { svg { --ink: #dddddd; --grid: #444444; "
+             f"{dark}}} }}</style>")
+    end = text.index(">") + 1
+    return text[:end] + style + text[end:]
 
 
 def smooth(values, width):

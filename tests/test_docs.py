@@ -9,6 +9,8 @@ import zipfile
 
 import pytest
 
+from runs import pictures
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 ROWS = [
     row
@@ -41,11 +43,12 @@ def test_the_book_map_is_not_empty():
     assert len(ROWS) >= 40
 
 
-def test_the_readme_knows_the_scripts():
+def test_the_house_knows_its_rooms():
     """A script or a module that the tree leaves out."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    tree = text[text.index("## The tree"):]
-    for path in [*ROOT.glob("*.py"), *(ROOT / "nanorlhf").glob("[!_]*.py")]:
+    tree = (ROOT / "docs/HOUSE.md").read_text(encoding="utf-8")
+    for path in [*ROOT.glob("*.py"), *(ROOT / "nanorlhf").glob("[!_]*.py"),
+                 *(ROOT / "docs").glob("*.md"), *(ROOT / "runs").glob("[!_]*.py"),
+                 *(ROOT / "tools").glob("[!_]*.py")]:
         assert path.name in tree, path
 
 
@@ -83,6 +86,18 @@ def test_the_tutorial_follows_its_own_formulas():
         assert row["R"] == pytest.approx(row["A"] + row["V"], abs=2e-3)
         assert row["white"] == pytest.approx((row["A"] - 0.092) / 0.460, abs=0.01)
         after = row
+
+
+def test_the_readme_is_one_screen_and_its_links_lead_somewhere():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 150
+    for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), ROOT / "tests/README.md"]:
+        for target in re.findall(r"\]\(([^)#:]+)[)#]", path.read_text(encoding="utf-8")):
+            assert (path.parent / target).exists(), (path.name, target)
+
+
+def test_figures_are_those_of_the_data():
+    assert pictures.stale() == []
 
 
 def prose(path):

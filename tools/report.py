@@ -248,8 +248,7 @@ STYLE = """
   --good: #d5f0e2; --bad: #fbd9c8; --idle: #fdeec6; --polite: #d8eaf7; }
 @media (prefers-color-scheme: dark) { :root { --ink: #dddddd; --grid: #444444; --paper: #16181b;
   --soft: #22252a; --good: #1d4a37; --bad: #6b2f17; --idle: #57431a; --polite: #1d4260;
-  --c0: #56b4e9; --c1: #f0803c; --c2: #2fc598; --c3: #e09fc4; --c4: #f0b429; --c5: #8fd0f5;
-  --c6: #aaaaaa; } }
+  DARK_COLOURS } }
 @media print { :root { --paper: #ffffff; --ink: #000000; } section { break-inside: avoid; } }
 body { background: var(--paper); color: var(--ink); margin: 0 auto; max-width: 62rem;
   padding: 1rem; font: 16px/1.5 system-ui, sans-serif; }
@@ -283,11 +282,12 @@ def page(run):
     nav = " ".join(f'<a href="#{html.escape(to, quote=True)}">{html.escape(name)}</a>'
                   for to, name in links)
     title = html.escape(os.path.basename(os.path.normpath(run)))
+    dark = " ".join(f"--c{i}: {colour};" for i, colour in enumerate(figures.DARK))
     return f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
-<title>{title}: report</title><style>{STYLE}</style></head><body>
+<title>{title}: report</title><style>{STYLE.replace("DARK_COLOURS", dark)}</style></head><body>
 <h1>{title}: what the run did</h1>
 <nav>{nav}</nav>
 {"".join(section(stage, stages) for stage in stages)}
