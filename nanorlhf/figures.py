@@ -93,7 +93,7 @@ def curves(title, y_name, lines, limits=None, level=None, x_name="step"):
         x, y = np.asarray(x, float), np.asarray(y, float)
         there = ~np.isnan(y)
         x, y = x[there], y[there]
-        width, colour = max(1, len(y) // 20), COLOURS[i % len(COLOURS)]
+        width, colour = max(1, len(y) // 40), COLOURS[i % len(COLOURS)]
         marker = "o" if len(y) <= 12 else None
         if width > 1:
             axes.plot(x, y, color=colour, linewidth=0.5, alpha=0.4)

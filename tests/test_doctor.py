@@ -85,7 +85,7 @@ def stage(kind, config=None, report=None, **columns):
     settings = dataclasses.asdict(script.Config(**(config or {}))) if script else {"lr": 1e-3}
     log = {"step": STEP, **HEALTHY[kind], **columns}
     log = {key: np.asarray(x, float) for key, x in log.items()}
-    return Stage(kind, kind, settings, log, REPORT if report is None else report, [], 1.0)
+    return Stage(kind, kind, settings, log, REPORT if report is None else report, [], True, 1.0)
 
 
 @pytest.mark.parametrize("kind", sorted(HEALTHY))

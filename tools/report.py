@@ -14,7 +14,7 @@ import os
 from nanorlhf import InputError, figures, settings
 from nanorlhf.checkpoints import write_atomically
 from nanorlhf.preference_losses import REFERENCE_FREE
-from tools import doctor
+from tools import anatomy, doctor
 from tools.run_files import read_json, read_stages
 
 # {kind: (what it was to do, what to look for)}
@@ -61,7 +61,8 @@ PANELS = {
                                                 "says": "says the common error",
                                                 "judged": "judged", "solved": "solved",
                                                 "first": "first"})],
-    "instruction tuning": [("Loss", "nats a token", {"loss": "loss"})],
+    "instruction tuning": [("Loss", "nats a token", {"loss": "in training",
+                                                     "held_out": "held out"})],
     "reward model": [("Loss", "nats a pair", {"loss": "loss"}),
                      ("Accuracy in training", "share of pairs", {"accuracy": "accuracy"})],
     "outcome or process reward model": [("Loss", "nats a token", {"loss": "loss"}),
@@ -130,8 +131,42 @@ def figure_row(stage):
         said.append(f"Held-out accuracy {report['judged_accuracy']:.1%} of {report['judged']} "
                     f"verdicts; one answer for all reaches {report['one_answer_for_all']:.1%}.")
     steps = int(stage.log["step"][-1]) if len(stage.log.get("step", ())) else 0
-    took = "not finished" if stage.seconds is None else f"{stage.seconds:.0f} s"
-    return " ".join([f"{steps} steps, {took}.", *said])
+    took = "" if stage.ended else ", not finished"
+    if stage.seconds >= 1:
+        took += f", {stage.seconds:.0f} s"
+    return " ".join([f"{steps} steps{took}.", *said])
+
+
+def strip(run, answers=3):
+    """Some answers of PPO's next step, each token coloured by its advantage -> html; "" where the
+    run has no small PPO to take a step with."""
+    state = f"{run}/ppo/state.pt"
+    if not os.path.exists(state) or os.path.getsize(state) > 200e6:
+        return ""
+    try:
+        step = anatomy.next_step(run)
+    except InputError:          # what it was trained from is not there any more
+        return ""
+    rows = []
+    for row in range(min(answers, len(step.ids))):
+        table = dict(anatomy.columns_of(step, row))
+        prompt = step.tokenizer.decode(step.ids[row, :int(table["t"][0])].tolist())
+        tokens = []
+        for i, text in enumerate(table["text"]):
+            white = float(table["white A_t"][i])
+            colour, much = "var(--good)" if white > 0 else "var(--bad)", min(1, abs(white) / 3)
+            said = ", ".join(f"{name} {table[name][i]}" for name in
+                             ("logp", "k1", "r_t", "V_t", "delta_t", "A_t", "R_t"))
+            tokens.append(f'<span title="{html.escape(said, quote=True)}" style="background: '
+                          f'color-mix(in srgb, {colour} {much:.0%}, transparent)">'
+                          f"{html.escape(text)}</span>")
+        rows.append(f"<tr><th>score {step.scores[row]:.2f}</th><td>{html.escape(prompt)}<br>"
+                    f"{''.join(tokens)}</td></tr>")
+    return f"""<section id="anatomy"><h2>One grade, credit for every token</h2>
+<p>Answers of PPO's next step. Green tokens are made likelier, red ones less likely. What each is
+worth follows from the one score of its answer, the price of the KL, and what the critic expected.
+docs/TUTORIAL.md goes through one; <code>python -m tools.anatomy {html.escape(run)}</code> has the
+numbers.</p><table>{"".join(rows)}</table></section>"""
 
 
 def doctors_word(stage, stages):
@@ -293,6 +328,7 @@ def page(run):
 {"".join(section(stage, stages) for stage in stages)}
 {outcome(results, stages)}
 {questions(results)}
+{strip(run)}
 </body></html>
 """
 

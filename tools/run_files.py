@@ -26,7 +26,8 @@ class Stage:
     log: dict       # {key: array over the steps}
     report: dict    # report.json, {} where there is none
     curve: list     # best_of_n.json
-    seconds: float  # from its start to its model; None where it has not ended
+    ended: bool
+    seconds: float  # from its start to its model, by the clock of the files; 0 where it runs
 
 
 def read_json(path, otherwise):
@@ -50,12 +51,12 @@ def read_stages(run):
         kind = next((k for k, key in KINDS.items() if key in config), None)
         if kind is None or not os.path.exists(f"{folder}/log.jsonl"):
             continue
-        model, seconds = f"{folder}/model.pt", None
-        if os.path.exists(model):
+        model, seconds = f"{folder}/model.pt", 0.0
+        if ended := os.path.exists(model):
             seconds = os.path.getmtime(model) - os.path.getmtime(f"{folder}/config.json")
         stages.append(Stage(name, kind, config, read_log(folder),
                             read_json(f"{folder}/report.json", {}),
-                            read_json(f"{folder}/best_of_n.json", []), seconds))
+                            read_json(f"{folder}/best_of_n.json", []), ended, seconds))
     order = list(KINDS)
     # of one kind the plain one first
     return sorted(stages, key=lambda s: (order.index(s.kind), len(s.name), s.name))
