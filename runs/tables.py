@@ -334,7 +334,7 @@ def main(argv=None, root=ROOT):
     )
     check = parser.parse_args(argv).check
     stale = []
-    for path in [root / "README.md", *sorted((root / "docs").glob("**/*.md"))]:
+    for path in [*sorted(root.glob("README*.md")), *sorted((root / "docs").glob("**/*.md"))]:
         text, differ = rewritten(path, root / "docs/data")
         stale += [f"{path.relative_to(root)}: {name}" for name in differ]
         if differ and not check:

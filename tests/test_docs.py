@@ -96,6 +96,23 @@ def test_the_readme_is_one_screen_and_its_links_lead_somewhere():
             assert (path.parent / target).exists(), (path.name, target)
 
 
+def test_the_chinese_readme_says_the_same():
+    """Numbers, commands or files that are in one of the two alone."""
+    english, chinese = ((ROOT / name).read_text(encoding="utf-8") for name in
+                        ("README.md", "README.zh.md"))
+
+    def blocks(text):
+        return [line for line in text.splitlines() if line.startswith(("    ", "<!--"))]
+
+    assert blocks(english) == blocks(chinese)
+    table = re.compile(r"<!-- table: towns.*?<!-- end -->", re.DOTALL)
+    assert table.search(english)[0] == table.search(chinese)[0]
+    for mark in (r"`([^`\n]+)`", r"\]\(([^)]+)\)"):
+        theirs = set(re.findall(mark, chinese))
+        mine = set(re.findall(mark, english)) - {"README.zh.md"}
+        assert mine == theirs, mine ^ theirs
+
+
 def test_figures_are_those_of_the_data():
     assert pictures.stale() == []
 
