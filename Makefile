@@ -31,6 +31,7 @@ lint: $(ENVIRONMENT)
 docs: $(ENVIRONMENT)
 	$(PYTHON) -m runs.tables
 	$(PYTHON) -m runs.pictures
+	$(PYTHON) -m runs.book
 
 clean:
 	rm -rf .venv out

@@ -1,0 +1,91 @@
+"""Writes docs/BOOK.md from docs/data/book.json: chapter, equation, the line of code that is that
+equation. make docs calls it.
+
+    python -m runs.book
+    python -m runs.book --check         status 1 where the page is stale
+
+The data name functions and, where one line is the equation, that line. Where it stands now is
+looked up, so a link never shows another line.
+"""
+import argparse
+import json
+import pathlib
+import sys
+
+from exercises import copies, tasks
+from nanorlhf import InputError, settings
+from nanorlhf.checkpoints import write_atomically
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+DATA, PAGE = ROOT / "docs/data/book.json", ROOT / "docs/BOOK.md"
+HEAD = """# Beside the book
+
+Nathan Lambert's *RLHF Book* exists in a 19-chapter first web edition (also in Chinese) and in the
+current 17-chapter one. Chapters stand here in the order of the current one. A link leads to the
+line that is the equation, or to the function it lives in. An exercise is begun with
+`python -m exercises.start NAME`. What is listed here exists and runs; chapters that are missing
+follow.
+"""
+
+
+def place(where, line):
+    """"file.py::function" -> the number of the line that is the equation, else of its def.
+    InputError where there is no such function."""
+    file, function = where.split("::")
+    source = (ROOT / file).read_text(encoding="utf-8")
+    nodes = [copies.node_of(source, name) for name in (function, f"Tokenizer.{function}")
+             if _there(source, name)]
+    if not nodes:
+        raise InputError(f"{DATA}: {file} has no {function}")
+    node, lines = nodes[0], source.splitlines()
+    for number in range(node.lineno, node.end_lineno + 1):
+        if line and line in lines[number - 1]:
+            return number, True
+    return node.lineno, False
+
+
+def _there(source, name):
+    try:
+        return bool(copies.node_of(source, name))
+    except StopIteration:
+        return False
+
+
+def page():
+    """-> the text of docs/BOOK.md. InputError where a function or a line is not there any more."""
+    exercise_of = {e.function.split(".")[-1]: e.name for e in tasks.EXERCISES}
+    blocks = [HEAD]
+    for chapter in json.loads(DATA.read_text(encoding="utf-8")):
+        rows = ["| equation or idea | where it is code | exercise |", "|---|---|---|"]
+        for row in chapter["rows"]:
+            links, found, to_do = [], not row["line"], []
+            for where in row["where"]:
+                file, function = where.split("::")
+                number, is_line = place(where, row["line"])
+                found = found or is_line
+                links.append(f"[`{function}`](../{file}#L{number})")
+                if function in exercise_of:
+                    to_do.append(f"`{exercise_of[function]}`")
+            if not found:
+                raise InputError(f"{DATA}: {row['line']!r} is in none of {row['where']}")
+            rows.append(f"| {row['idea']} | {', '.join(links)} | {', '.join(to_do)} |")
+        number = chapter["current"]
+        number = number if number.startswith("app") else f"Chapter {number}"
+        blocks.append(f"## {number}: {chapter['chapter']} (first edition: {chapter['first']})\n\n"
+                      + "\n".join(rows) + "\n")
+    return "\n".join(blocks)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing")
+    text = page()
+    if parser.parse_args().check:
+        sys.exit(0 if PAGE.read_text(encoding="utf-8") == text else f"stale: {PAGE}")
+    write_atomically(str(PAGE), lambda f: f.write(text))
+    print(f"wrote {PAGE}")
+
+
+if __name__ == "__main__":
+    settings.script(main)
