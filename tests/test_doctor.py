@@ -212,7 +212,7 @@ def test_the_command(tmp_path, monkeypatch, capsys):
         )
     call(monkeypatch, "tools.doctor", run / "ppo")
     out = capsys.readouterr().out
-    assert out.startswith("ppo (PPO, 100 rows): 1 to look at\n  over-optimization: fifths of gold")
+    assert out.startswith("ppo (PPO, 100 rows): 1 to look at\n  over-optimization: gold was 1.00")
     assert "grpo" not in out and "Turn: raise --beta" in out
     call(monkeypatch, "tools.doctor", "--all", run)
     out = capsys.readouterr().out

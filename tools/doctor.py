@@ -69,9 +69,11 @@ def over_optimization(stage, run):
     turn = ("raise --beta, stop earlier (--steps), or make a better reward model: more labels, "
             "on this policy's answers")
     if gold is not None:
-        if gold.max() - gold[-1] >= 0.35 and score.argmax() == 4:
-            return Finding("over-optimization", f"fifths of gold {across(gold)}, while those of "
-                           f"the score rise to the end: {across(score)}",
+        best = windows(column(stage, "gold")).max()
+        if best - gold[-1] >= 0.35 and score.argmax() == 4:
+            return Finding("over-optimization", f"gold was {best:.2f} over ten steps, and its "
+                           f"fifths are {across(gold)}, while those of the score rise to the end: "
+                           f"{across(score)}",
                            "the policy has found what the reward model likes and people do not",
                            turn)
         return None
