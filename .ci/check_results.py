@@ -5,6 +5,7 @@ gold and in truth, tell the truth where labelers judged a common error, and not 
 Another machine adds floats in another order: these bounds leave room for that.
 """
 import json
+import os
 import sys
 
 with open(sys.argv[1], encoding="utf-8") as f:
@@ -30,6 +31,12 @@ checks["best of 16 beats a random one of 16"] = (
     models["best_of_16"]["gold"] > models["random_of_16"]["gold"] + 0.5)
 checks["rejection beats its random control"] = (
     best["rejection"]["gold"] > best["rejection_control"]["gold"] + 0.3)
+with open(os.path.join(os.path.dirname(sys.argv[1]), "report.html"), encoding="utf-8") as f:
+    report = f.read()
+checks["the report has every stage and asks for nothing"] = (
+    all(f'<section id="{part}">' in report for part in ("base", "sft", "rm", "ppo", "grpo", "dpo",
+                                                        "results", "answers", "anatomy"))
+    and len(report) < 3e6 and "<script" not in report)
 for what, ok in checks.items():
     print("ok  " if ok else "FAIL", what)
 print(f"{sum(checks.values())} passed, {len(checks) - sum(checks.values())} failed")
