@@ -12,6 +12,7 @@ import train_grpo
 import train_ppo
 import train_rm
 import train_sft
+from runs import sick
 from tools import doctor
 from tools.run_files import Stage
 
@@ -219,3 +220,32 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     assert "grpo (GRPO, 100 rows): nothing found" in out and "ppo (PPO" in out
     for place in (run / "none", tmp_path / "nowhere" / "ppo", run):
         assert "give a" in complaint(monkeypatch, "tools.doctor", place)
+
+
+# ---- real logs: docs/data/health.json, which runs/sick.py makes ----
+
+DATA = sick.read_data()
+
+
+@pytest.mark.parametrize("case", sick.CASES, ids=lambda case: case.name)
+def test_runs_made_sick_are_found_out(case):
+    kept = sick.stage_of(case.name, DATA["sick"][case.name])
+    assert case.illness in [finding.illness for finding in doctor.examine(kept, [kept])]
+
+
+@pytest.mark.parametrize(
+    "run, name", [(run, name) for run, stages in DATA["healthy"].items() for name in stages]
+)
+def test_healthy_runs_are_left_alone(run, name):
+    kept = sick.stage_of(name, DATA["healthy"][run][name])
+    assert doctor.examine(kept, [kept]) == []
+
+
+def test_the_page_is_made_from_the_data():
+    """A figure or a number that is typed by hand, or of another run."""
+    pytest.importorskip("matplotlib")
+    pictures, text = sick.page(DATA)
+    assert sick.PAGE.read_text(encoding="utf-8") == text
+    for path in pictures:
+        assert (sick.PAGE.parent / path).exists(), path
+    assert sick.DATA.stat().st_size < 400_000 and len(DATA["sick"]) >= 14

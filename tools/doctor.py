@@ -157,7 +157,10 @@ def far_away(stage, run):
 
 def collapse(stage, run):
     entropy, distinct = column(stage, "entropy"), column(stage, "distinct")
-    if len(distinct) and last(entropy, 10) < 0.1 and last(distinct, 10) < 0.25:
+    # of a solved task all K answers to a prompt are the one right answer, and a K-th is distinct
+    K = stage.config.get("samples_per_prompt", 1)
+    few = 0.25 if K == 1 else 0.75 / K
+    if len(distinct) and last(entropy, 10) < 0.1 and last(distinct, 10) < few:
         return Finding("collapse", f"an entropy of {last(entropy, 10):.3f} nats a token, and "
                        f"{last(distinct, 10):.0%} of the answers distinct, in the last 10 steps",
                        "the policy has one answer left, and has nothing more to learn from",
