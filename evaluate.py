@@ -202,7 +202,8 @@ def evaluate_graded(run, world, names, n):
             for pick, (answers, more) in picks_of_16(run, world, questions, reward_model).items():
                 models[pick] = figures({1.0: answers}, 1.0, **{**no_model, **more})
 
-    print_samples(world, shown)
+    kept = samples(world, shown)
+    print_samples(kept)
     clusters = len({worlds.cluster(q) for q in questions})
     print(f"\n{n} held-out prompts in {clusters} groups that share their facts; ± is half a 95% "
           "interval, over the groups")
@@ -217,7 +218,7 @@ best_of_16 is at most {math.log(BEST_OF) - (BEST_OF - 1) / BEST_OF:.2f} nats fro
 {already_best:.1%} of sft's answers are as good as can be, so no win rate can exceed \
 {1 - already_best / 2:.3f}.""")
     return {"prompts": n, "seed": run.seed, **world.knobs, "sft_already_best": already_best,
-            "models": models, "samples_shown": samples(world, shown)}
+            "models": models, "samples_shown": kept}
 
 
 def picks_of_16(run, world, questions, reward_model):
@@ -282,7 +283,8 @@ def evaluate_right(run, world, names, n):
         models[name] = judge_right(world, questions, greedy, answers, scores)
         shown[name] = answers_to_shown(run, model, world)
 
-    print_samples(world, shown)
+    kept = samples(world, shown)
+    print_samples(kept)
     knobs = "".join(f", {name} {value}" for name, value in world.knobs.items())
     print(f"\n{n} held-out questions{knobs}, {len({worlds.cluster(q) for q in questions})} of them "
           f"distinct, {SAMPLES} answers to each; ± is half a 95% interval")
@@ -298,7 +300,7 @@ def evaluate_right(run, world, names, n):
     if world.LEGEND:
         print(world.LEGEND)
     return {"prompts": n, "seed": run.seed, **world.knobs, "samples": SAMPLES, "models": models,
-            "samples_shown": samples(world, shown)}
+            "samples_shown": kept}
 
 
 def world_of(problems):
@@ -460,8 +462,8 @@ def answers_to_shown(run, model, world):
 
 
 def samples(world, shown):
-    """The same as print_samples, for results.json: what every model answers, and what each stretch
-    of it earned."""
+    """shown: {model: its answers to the world's three} -> what results.json keeps and is printed:
+    what every model answers, and what each stretch of it earned."""
     return [{"question": question.text, "answers": {
                 name: {"text": texts[i], "parts": world.parts(question, texts[i]),
                        "explained": world.explain(question, texts[i])}
@@ -469,12 +471,11 @@ def samples(world, shown):
             for i, question in enumerate(world.SHOWN)]
 
 
-def print_samples(world, shown):
-    """shown: {model: its answers to the world's three}"""
-    for i, question in enumerate(world.SHOWN):
-        print(f"\n{question.text}")
-        for name, texts in shown.items():
-            print(f"  {name:18} {texts[i]}\n  {'':18} {world.explain(question, texts[i])}")
+def print_samples(kept):
+    for sample in kept:
+        print(f"\n{sample['question']}")
+        for name, said in sample["answers"].items():
+            print(f"  {name:18} {said['text']}\n  {'':18} {said['explained']}")
 
 
 # ---- the whole ----

@@ -113,10 +113,10 @@ def plackett_luce_loss(scores):
 def start(cfg, device):
     """-> (reward model, tokenizer): the SFT model's body and a new head. A reward model, where
     --init gives one, goes on as it is."""
-    if checkpoints.is_reward_model(cfg.init):
+    model, tokenizer = checkpoints.start_model(cfg, f"{cfg.run}/sft", device, kind=None)
+    if isinstance(model, ScalarModel):
         print(f"{cfg.init} is a reward model already: it is trained on, head and all")
-        return checkpoints.load_checkpoint(cfg.init, device, kind="scalar")
-    model, tokenizer = checkpoints.start_model(cfg, f"{cfg.run}/sft", device)
+        return model, tokenizer
     return ScalarModel(model, seeds.generator(cfg.seed, "head")).to(device), tokenizer
 
 

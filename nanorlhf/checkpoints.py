@@ -72,9 +72,9 @@ def read_checkpoint(file):
 def load_checkpoint(path, device="cpu", kind="gpt", like=None):
     """path: a model.pt or the folder it is in -> (model in eval mode, tokenizer).
 
-    kind: "gpt" or "scalar". like: the tokenizer that its ids must share. A reward model with
-    another vocabulary would read other words, silently. A folder in Hugging Face's layout, or
-    gpt2's name, is read too.
+    kind: "gpt" or "scalar"; None: whichever it holds. like: the tokenizer that its ids must share.
+    A reward model with another vocabulary would read other words, silently. A folder in Hugging
+    Face's layout, or gpt2's name, is read too.
     """
     if gpt2.is_gpt2(path):
         return _load_gpt2(path, device, kind, like)
@@ -98,7 +98,7 @@ def load_checkpoint(path, device="cpu", kind="gpt", like=None):
         raise
     except Exception as e:      # its format is ours, its content is not what this version writes
         raise _not_whole(file, e) from None
-    if state["kind"] != kind:
+    if kind and state["kind"] != kind:
         names = {"gpt": "a language model", "scalar": "a reward model"}
         raise InputError(f"{file} holds {names[state['kind']]}; {names[kind]} is needed here")
     _check_like(file, tokenizer, like)
@@ -114,8 +114,9 @@ def _check_like(file, tokenizer, like):
 
 def _load_gpt2(path, device, kind, like):
     """GPT-2, by name or by directory, with room for the special tokens -> as load_checkpoint."""
-    model = gpt2.load(path, scalar=kind == "scalar")
-    gpt = model.gpt if kind == "scalar" else model
+    scalar = kind == "scalar" if kind else gpt2.is_reward_model(path)
+    model = gpt2.load(path, scalar)
+    gpt = model.gpt if scalar else model
     if os.path.isdir(path):
         tokenizer, known = hf_vocabulary.recognise(path, gpt.cfg.vocab_size)
     else:
@@ -126,22 +127,14 @@ def _load_gpt2(path, device, kind, like):
     return model.to(device).eval(), tokenizer
 
 
-def is_reward_model(path):
-    """Whether a checkpoint, or a folder in Hugging Face's layout, holds one."""
-    if gpt2.is_gpt2(path):
-        return gpt2.is_reward_model(path)
-    file = path if path.endswith(".pt") else os.path.join(path, "model.pt")
-    return os.path.exists(file) and read_checkpoint(file).get("kind") == "scalar"
-
-
-def start_model(cfg, default, device):
-    """--init -> (model, tokenizer).
+def start_model(cfg, default, device, kind="gpt"):
+    """--init -> (model, tokenizer). kind: as load_checkpoint has it.
 
     "scratch" for random weights of the size and tokenizer that cfg names; else as load_checkpoint,
     by default this one.
     """
     if cfg.init != "scratch":
-        return load_checkpoint(cfg.init or default, device)
+        return load_checkpoint(cfg.init or default, device, kind)
     tokenizer = Tokenizer(cfg.tokenizer)
     size = GPTConfig(tokenizer.vocab_size, cfg.block_size, cfg.n_layer, cfg.n_head, cfg.n_embd)
     return GPT(size, generator(cfg.seed, "init")).to(device).eval(), tokenizer

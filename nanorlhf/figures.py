@@ -13,8 +13,9 @@ from nanorlhf import InputError
 # Okabe and Ito 2008: told apart by the colour-blind, too. A page may set --c0 to --c6, --ink and
 # --grid; without it these are what is seen.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#777777")
-# on a dark page
-DARK = ("#56b4e9", "#f0803c", "#2fc598", "#e09fc4", "#f0b429", "#8fd0f5", "#aaaaaa")
+# what a dark page sets them to, in CSS
+DARK = ("--ink: #dddddd; --grid: #444444; --c0: #56b4e9; --c1: #f0803c; --c2: #2fc598; "
+        "--c3: #e09fc4; --c4: #f0b429; --c5: #8fd0f5; --c6: #aaaaaa; ")
 INK, GRID = "#333333", "#dddddd"
 SIZE = (4.4, 2.7)       # inches: legible beside another, and on a phone
 
@@ -65,9 +66,7 @@ def svg(figure):
 
 def standalone(text):
     """An svg for a file of its own: it brings the colours of a dark scheme along."""
-    dark = "".join(f"--c{i}: {colour}; " for i, colour in enumerate(DARK))
-    style = ("<style>@media (prefers-color-scheme: dark) { svg { --ink: #dddddd; --grid: #444444; "
-             f"{dark}}} }}</style>")
+    style = f"<style>@media (prefers-color-scheme: dark) {{ svg {{ {DARK}}} }}</style>"
     end = text.index(">") + 1
     return text[:end] + style + text[end:]
 

@@ -158,9 +158,9 @@ def _read(path, make):
     return items, report
 
 
-def _fitted(messages, fits, row, report):
-    """The messages, without their oldest turns where they are too long: what is left begins with a
-    user turn, and the system message stays.
+def _fitted(messages, encode, room, row, report):
+    """encode(messages), (ids, mask), of at most `room` ids: without the oldest turns where they are
+    too long. What is left begins with a user turn, and the system message stays.
 
     Cut anywhere else, a question would lose its beginning, or an answer its question. Dropped where
     the last user turn does not fit.
@@ -168,13 +168,19 @@ def _fitted(messages, fits, row, report):
     system = messages[:1] if messages[0]["role"] == "system" else []
     last = max(i for i, m in enumerate(messages) if m["role"] == "user")
     starts = [i for i, m in enumerate(messages) if m["role"] == "user" and 0 < i <= last]
-    if fits(messages):
-        return messages
+    made = encode(messages)
+    if len(made[0]) <= room:
+        return made
     for start in starts:
-        if fits(system + messages[start:]):
+        made = encode(system + messages[start:])
+        if len(made[0]) <= room:
             report.note("truncated: the oldest turns left out", row.where)
-            return system + messages[start:]
+            return made
     raise Dropped("the last user turn does not fit", broken=False)
+
+
+def _fitted_prompt(messages, tokenizer, room, row, report):
+    return _fitted(messages, lambda some: (tokenizer.prompt(some), None), room, row, report)[0]
 
 
 # ---- what the scripts read ----
@@ -193,9 +199,7 @@ def load_conversations(path, tokenizer, block_size, last_only=False):
             messages = [{**m, "weight": 0} for m in messages[:-1]] + messages[-1:]
         if len(tokenizer.completion(messages[-1]["content"])) + 1 > block_size:
             raise Dropped("the answer alone is longer than the block", broken=False)
-        some = _fitted(messages, lambda some: len(tokenizer.chat(some)[0]) <= block_size, row,
-                       report)
-        ids, mask = tokenizer.chat(some)
+        ids, mask = _fitted(messages, tokenizer.chat, block_size, row, report)
         if not any(mask):
             raise Dropped("weight 0", broken=False)
         report.keep(row, messages)
@@ -240,8 +244,7 @@ def load_pairs(path, tokenizer, block_size, uses=(), thumbs=False):
         room = block_size - max(len(pair.chosen), len(pair.rejected))
         if room < 1:
             raise Dropped("an answer alone is longer than the block", broken=False)
-        some = _fitted(messages, lambda some: len(tokenizer.prompt(some)) <= room, row, report)
-        pair.prompt = tokenizer.prompt(some)
+        pair.prompt = _fitted_prompt(messages, tokenizer, room, row, report)
         report.keep(row, messages)
         return pair
 
@@ -276,9 +279,9 @@ def load_prompts(path, tokenizer, room):
         if key in seen:
             raise Dropped("the same prompt again", broken=False)
         seen.add(key)
-        some = _fitted(messages, lambda some: len(tokenizer.prompt(some)) <= room, row, report)
+        prompt = _fitted_prompt(messages, tokenizer, room, row, report)
         report.keep(row, messages)
-        return tokenizer.prompt(some)
+        return prompt
 
     return _read(path, make)
 
@@ -330,9 +333,9 @@ def load_judged(path, tokenizer, block_size, supervision):
         room = block_size - len(answer["completion_ids"])
         if room < 1:
             raise Dropped("the answer alone is longer than the block", broken=False)
-        some = _fitted(messages, lambda some: len(tokenizer.prompt(some)) <= room, row, report)
+        prompt = _fitted_prompt(messages, tokenizer, room, row, report)
         report.keep(row, messages)
-        return {**answer, "prompt_ids": tokenizer.prompt(some)}
+        return {**answer, "prompt_ids": prompt}
 
     return _read(path, make)
 

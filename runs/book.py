@@ -28,32 +28,24 @@ follow.
 """
 
 
-def place(where, line):
-    """"file.py::function" -> the number of the line that is the equation, else of its def.
-    InputError where there is no such function."""
-    file, function = where.split("::")
+def place(file, function, line):
+    """-> (number of the line that is the equation, True), or where the function has no such line
+    (number of its def, False). InputError where there is no such function."""
     source = (ROOT / file).read_text(encoding="utf-8")
-    nodes = [copies.node_of(source, name) for name in (function, f"Tokenizer.{function}")
-             if _there(source, name)]
-    if not nodes:
-        raise InputError(f"{DATA}: {file} has no {function}")
-    node, lines = nodes[0], source.splitlines()
+    try:
+        node = copies.node_of(source, function)
+    except StopIteration:
+        raise InputError(f"{DATA}: {file} has no {function}") from None
+    lines = source.splitlines()
     for number in range(node.lineno, node.end_lineno + 1):
         if line and line in lines[number - 1]:
             return number, True
     return node.lineno, False
 
 
-def _there(source, name):
-    try:
-        return bool(copies.node_of(source, name))
-    except StopIteration:
-        return False
-
-
 def page():
     """-> the text of docs/BOOK.md. InputError where a function or a line is not there any more."""
-    exercise_of = {e.function.split(".")[-1]: e.name for e in tasks.EXERCISES}
+    exercise_of = {e.function: e.name for e in tasks.EXERCISES}
     blocks = [HEAD]
     for chapter in json.loads(DATA.read_text(encoding="utf-8")):
         rows = ["| equation or idea | where it is code | exercise |", "|---|---|---|"]
@@ -61,9 +53,9 @@ def page():
             links, found, to_do = [], not row["line"], []
             for where in row["where"]:
                 file, function = where.split("::")
-                number, is_line = place(where, row["line"])
+                number, is_line = place(file, function, row["line"])
                 found = found or is_line
-                links.append(f"[`{function}`](../{file}#L{number})")
+                links.append(f"[`{function.split('.')[-1]}`](../{file}#L{number})")
                 if function in exercise_of:
                     to_do.append(f"`{exercise_of[function]}`")
             if not found:

@@ -197,21 +197,14 @@ def test_evaluation_on_problems(tmp_path, monkeypatch, capsys):
         for a in range(1, 9)
         for b in range(1, 5)
     ]
+
+    def evaluate(path):
+        words = ("--prompts", 32, "--device", "cpu", "--max_new_tokens", 16)
+        call(monkeypatch, "evaluate", tmp_path / "own", "--data", path, *words)
+
     path = write(tmp_path / "p.jsonl", rows)
     call(monkeypatch, *from_file(tmp_path, "train_sft", path, "--batch_size", 8))
-    call(
-        monkeypatch,
-        "evaluate",
-        tmp_path / "own",
-        "--data",
-        path,
-        "--prompts",
-        32,
-        "--device",
-        "cpu",
-        "--max_new_tokens",
-        16,
-    )
+    evaluate(path)
     out = capsys.readouterr().out
     results = json.loads((tmp_path / "own/results.json").read_text())
     figures = results["models"]["sft"]
@@ -236,19 +229,7 @@ def test_evaluation_on_problems(tmp_path, monkeypatch, capsys):
             4,
         ),
     )
-    call(
-        monkeypatch,
-        "evaluate",
-        tmp_path / "own",
-        "--data",
-        one,
-        "--prompts",
-        32,
-        "--device",
-        "cpu",
-        "--max_new_tokens",
-        16,
-    )
+    evaluate(one)
     learned = json.loads((tmp_path / "own/results.json").read_text())["models"]["sft"]
     assert learned["greedy"] == 1 > figures["greedy"]
 

@@ -186,8 +186,7 @@ def main():
     )
     parser.add_argument("folder", help="where to write it; must not exist yet")
     args = parser.parse_args()
-    kind = "scalar" if checkpoints.is_reward_model(args.checkpoint) else "gpt"
-    model, tokenizer = checkpoints.load_checkpoint(args.checkpoint, kind=kind)
+    model, tokenizer = checkpoints.load_checkpoint(args.checkpoint, kind=None)
     export(model, tokenizer, args.folder)
     print(f"{args.folder}: {', '.join(sorted(os.listdir(args.folder)))}")
 

@@ -157,7 +157,7 @@ def strip(run, answers=3):
             colour, much = "var(--good)" if white > 0 else "var(--bad)", min(1, abs(white) / 3)
             said = ", ".join(f"{name} {table[name][i]}" for name in
                              ("logp", "k1", "r_t", "V_t", "delta_t", "A_t", "R_t"))
-            tokens.append(f'<span title="{html.escape(said, quote=True)}" style="background: '
+            tokens.append(f'<span title="{html.escape(said)}" style="background: '
                           f'color-mix(in srgb, {colour} {much:.0%}, transparent)">'
                           f"{html.escape(text)}</span>")
         rows.append(f"<tr><th>score {step.scores[row]:.2f}</th><td>{html.escape(prompt)}<br>"
@@ -179,7 +179,7 @@ def doctors_word(stage, stages):
 def section(stage, stages):
     aim, look = KINDS[stage.kind]
     settings_said = "\n".join(f"{name} = {value!r}" for name, value in stage.config.items())
-    return f"""<section id="{html.escape(stage.name, quote=True)}">
+    return f"""<section id="{html.escape(stage.name)}">
 <h2>{html.escape(stage.kind)} <code>{html.escape(stage.name)}</code></h2>
 <p>{html.escape(aim)}</p>
 <div class="panels">{"".join(pictures(stage, stages))}</div>
@@ -252,8 +252,8 @@ def answer(text, parts):
     made, end = "", 0
     for start, stop, part in parts:
         made += html.escape(text[end:start])
-        made += (f'<span class="{html.escape(part, quote=True)}" '
-                 f'title="{html.escape(part, quote=True)}">{html.escape(text[start:stop])}</span>')
+        made += (f'<span class="{html.escape(part)}" '
+                 f'title="{html.escape(part)}">{html.escape(text[start:stop])}</span>')
         end = stop
     return made + html.escape(text[end:])
 
@@ -272,7 +272,7 @@ def questions(results):
         blocks.append(f"<h3>{html.escape(sample['question'])}</h3><table>{rows}</table>")
     kinds = {part for sample in shown for said in sample["answers"].values()
              for _, _, part in said["parts"]}
-    key = " ".join(f'<span class="{html.escape(k, quote=True)}">{html.escape(k)}</span>'
+    key = " ".join(f'<span class="{html.escape(k)}">{html.escape(k)}</span>'
                    for k in sorted(kinds))
     return f"""<section id="answers"><h2>The same questions, answered by every model</h2>
 <p>{key}</p>{"".join(blocks)}</section>"""
@@ -281,9 +281,8 @@ def questions(results):
 STYLE = """
 :root { --ink: #333333; --grid: #dddddd; --paper: #ffffff; --soft: #f4f4f4;
   --good: #d5f0e2; --bad: #fbd9c8; --idle: #fdeec6; --polite: #d8eaf7; }
-@media (prefers-color-scheme: dark) { :root { --ink: #dddddd; --grid: #444444; --paper: #16181b;
-  --soft: #22252a; --good: #1d4a37; --bad: #6b2f17; --idle: #57431a; --polite: #1d4260;
-  DARK_COLOURS } }
+@media (prefers-color-scheme: dark) { :root { --paper: #16181b; --soft: #22252a; --good: #1d4a37;
+  --bad: #6b2f17; --idle: #57431a; --polite: #1d4260; OF_FIGURES} }
 @media print { :root { --paper: #ffffff; --ink: #000000; } section { break-inside: avoid; } }
 body { background: var(--paper); color: var(--ink); margin: 0 auto; max-width: 62rem;
   padding: 1rem; font: 16px/1.5 system-ui, sans-serif; }
@@ -302,7 +301,7 @@ th { border-bottom: 1px solid var(--grid); } small { opacity: 0.75; }
 .rambling, .boilerplate { background: var(--idle); } .manners { background: var(--polite); }
 @media (max-width: 40rem) { th, td { display: block; border: 0; padding: 0.1em 0; }
   td { border-bottom: 1px solid var(--grid); } th { font-weight: bold; } }
-"""
+""".replace("OF_FIGURES", figures.DARK)
 
 
 def page(run):
@@ -314,15 +313,14 @@ def page(run):
     links = [(s.name, s.name) for s in stages]
     if results:
         links += [("results", "what came of it"), ("answers", "answers")]
-    nav = " ".join(f'<a href="#{html.escape(to, quote=True)}">{html.escape(name)}</a>'
+    nav = " ".join(f'<a href="#{html.escape(to)}">{html.escape(name)}</a>'
                   for to, name in links)
     title = html.escape(os.path.basename(os.path.normpath(run)))
-    dark = " ".join(f"--c{i}: {colour};" for i, colour in enumerate(figures.DARK))
     return f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
-<title>{title}: report</title><style>{STYLE.replace("DARK_COLOURS", dark)}</style></head><body>
+<title>{title}: report</title><style>{STYLE}</style></head><body>
 <h1>{title}: what the run did</h1>
 <nav>{nav}</nav>
 {"".join(section(stage, stages) for stage in stages)}
