@@ -1,6 +1,7 @@
 # make demo    environment, then the whole pipeline on the made-up world, offline
 # make test    the test suite
 # make lint    ruff, as pyproject.toml has it
+# make lab     what the book claims, tried: hours at first, then what is missing (docs/LAB.md)
 # make docs    the tables and figures of README.md and docs, from docs/data (runs/compare.py makes it)
 # make demo SEED=1 RUN=out/towns-1                    another seed
 # make demo PYTHON=python3                            an environment that is already there
@@ -28,12 +29,16 @@ lint: $(ENVIRONMENT)
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
+lab: $(ENVIRONMENT)
+	$(PYTHON) -m lab.all --runs $(RUN)
+
 docs: $(ENVIRONMENT)
 	$(PYTHON) -m runs.tables
 	$(PYTHON) -m runs.pictures
 	$(PYTHON) -m runs.book
+	$(PYTHON) -m lab.all --page
 
 clean:
 	rm -rf .venv out
 
-.PHONY: demo test lint docs clean
+.PHONY: demo test lint lab docs clean

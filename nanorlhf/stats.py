@@ -48,3 +48,16 @@ def average(values):
         hits, cases = (sum(part) for part in zip(*values, strict=True))
         return hits / cases if cases else None
     return float(np.mean(values))
+
+
+# Student's t that 95% of its draws stay under in size, for n - 1 degrees of freedom
+T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
+
+
+def over_seeds(values):
+    """2 to 10 figures, one a seed -> (mean, half of the 95% interval of what more seeds would
+    average to): t SD / sqrt(n), Student 1908."""
+    n = len(values)
+    if n not in T_95:
+        raise ValueError(f"an interval over seeds takes 2 to 10 of them, not {n}")
+    return float(np.mean(values)), float(T_95[n] * np.std(values, ddof=1) / np.sqrt(n))

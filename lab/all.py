@@ -1,0 +1,96 @@
+"""All experiments, one after the other, and docs/LAB.md from what came out. make lab calls it.
+
+    python -m lab.all                   runs what is missing, hours at first
+    python -m lab.all --page            docs/LAB.md and its figures alone (make docs)
+    python -m lab.all --page --check    status 1 where they are stale
+"""
+import argparse
+import importlib
+import os
+import sys
+import textwrap
+
+from lab import notebook
+from nanorlhf import figures, settings
+from nanorlhf.checkpoints import write_atomically
+from runs.compare import recipe
+
+EXPERIMENTS = ("overoptimization", "kl_price", "estimators", "displacement", "noisy_labels",
+               "elicitation", "selection")
+PAGE = notebook.ROOT / "docs/LAB.md"
+HEAD = """# The lab: what the book claims, tried
+
+Each experiment takes a claim of the RLHF book or of a paper to a world whose true reward is known.
+It starts from the runs of `make demo`, and its code is a page in [`lab/`](../lab).
+
+* **How it is judged.** All models of a seed share base, SFT, questions and draws. A verdict is the
+  mean over the seeds of a difference, ± t SD / sqrt(n), a 95% interval. *Holds* is said only where
+  the interval leaves 0 out, *the opposite holds* where it leaves it out on the other side.
+* **What it speaks of.** A model of 0.7 million weights in a world of thirty-two towns. What holds
+  here may fail elsewhere, and the other way round.
+* **Cells** have the mean over the seeds, and each seed in brackets. Gold is that of 512 held-out
+  answers where nothing else is said; *best T* is the sampling temperature with the most gold on
+  training prompts, the control for what cooling gives.
+"""
+
+
+def figure_path(name):
+    return notebook.ROOT / f"docs/figures/lab_{name}.svg"
+
+
+def section(name, experiment, data):
+    """One experiment as Markdown."""
+    title, _, claim = experiment.__doc__.strip().partition("\n\n")
+    titles, rows = experiment.table(data)
+    lines = ["| " + " | ".join(cells) + " |" for cells in (titles, ["---"] * len(titles), *rows)]
+    verdicts = [textwrap.fill(f"* {line}", 100, subsequent_indent="  ")
+                for line in notebook.verdicts(experiment, data)]
+    seeds = ", ".join(map(str, data))
+    made = textwrap.fill(f"`python -m lab.{name}`, seeds {seeds}; some {experiment.MINUTES} "
+                         "minutes a seed on two cores.", 100)
+    parts = [f"## {title}", claim, f"![{title}](figures/lab_{name}.svg)", "\n".join(lines),
+             "\n".join(verdicts), textwrap.fill(" ".join(experiment.READING.split()), 100), made]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def made():
+    """{path: text} of the page and of the figures, of the experiments that have data."""
+    files, sections = {}, [HEAD]
+    for name in EXPERIMENTS:
+        experiment = importlib.import_module(f"lab.{name}")
+        if data := notebook.read(experiment):
+            sections.append(section(name, experiment, data))
+            files[figure_path(name)] = figures.standalone(experiment.figure(data)) + "\n"
+    return {PAGE: "\n".join(sections), **files}
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", default="out/towns", help="the run of seed 0; that of seed 1 is "
+                        "beside it, -1 behind its name (default: out/towns)")
+    parser.add_argument("--page", action="store_true", help="run nothing")
+    parser.add_argument("--check", action="store_true", help="write nothing")
+    args = parser.parse_args(argv)
+    if not args.page:
+        experiments = [importlib.import_module(f"lab.{name}") for name in EXPERIMENTS]
+        for seed in sorted({seed for e in experiments for seed in e.SEEDS}):
+            if any(seed not in notebook.read(e) for e in experiments if seed in e.SEEDS):
+                folder = notebook.run_of(args.runs, seed)
+                os.makedirs(os.path.dirname(folder) or ".", exist_ok=True)
+                recipe("demo", folder, seed)
+        for experiment in experiments:
+            notebook.main(experiment, ["--runs", args.runs])
+            print()
+    texts = made()
+    if args.check:
+        stale = [str(path) for path, text in texts.items()
+                 if not path.exists() or path.read_text(encoding="utf-8") != text]
+        sys.exit(f"stale: {', '.join(stale)}; python -m lab.all --page" if stale else 0)
+    for path, text in texts.items():
+        write_atomically(str(path), lambda f, text=text: f.write(text))
+    print(f"wrote {PAGE.relative_to(notebook.ROOT)}")
+
+
+if __name__ == "__main__":
+    settings.script(main)

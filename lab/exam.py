@@ -1,0 +1,131 @@
+"""Trains the models of an experiment, and asks all of them the same.
+
+Every model of a seed answers the same held-out questions with the same draws. So two of them are
+compared question by question, and what the questions have in common cancels.
+"""
+import contextlib
+import dataclasses
+import importlib
+import json
+import multiprocessing
+import os
+from concurrent.futures import ProcessPoolExecutor, as_completed
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+import evaluate
+from nanorlhf import InputError, checkpoints, devices, seeds, worlds
+from nanorlhf.measure import kl_per_answer
+from nanorlhf.rollout import score_answers
+from nanorlhf.stats import average, bootstrap
+
+PROMPTS = 512
+
+
+def at_once(function, jobs, title):
+    """[function(*job) for job in jobs], two at a time, each in a process of its own with one
+    thread, behind a bar. The first error is raised when all have ended."""
+    jobs, spawn = list(jobs), multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(2, spawn, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        running = [pool.submit(function, *job) for job in jobs]
+        for _ in tqdm(as_completed(running), total=len(jobs), desc=title):
+            pass
+    return [done.result() for done in running]
+
+
+def trained(folder, seed, name, script, settings):
+    """<folder>/<name>, made by this script with these settings unless it is there already.
+
+    What the script prints goes to <folder>/<name>/output.txt.
+    """
+    script = importlib.import_module(script)
+    cfg, made = script.Config(run=folder, out=name, seed=seed, **settings), f"{folder}/{name}"
+    if any(os.path.exists(f"{made}/{file}") for file in ("model.pt", "pairs.jsonl")):
+        with open(f"{made}/config.json", encoding="utf-8") as f:
+            # a run may be moved, and a setting that it does not know is a newer one's default
+            there = {**dataclasses.asdict(script.Config()), **json.load(f), "run": folder}
+        if there == dataclasses.asdict(cfg):
+            return made
+    os.makedirs(made, exist_ok=True)
+    with open(f"{made}/output.txt", "w", encoding="utf-8", buffering=1) as f:
+        with contextlib.redirect_stdout(f), contextlib.redirect_stderr(f):
+            script.train(cfg)
+    return made
+
+
+def held_out(folder, seed, prompts=PROMPTS):
+    """-> (evaluate.Run, world, the questions that every model of this seed is asked)"""
+    if not os.path.exists(f"{folder}/sft/model.pt"):
+        raise InputError(f"{folder} has no sft; make it with: make demo SEED={seed} RUN={folder}")
+    device = devices.pick("auto")
+    sft, tokenizer = checkpoints.load_checkpoint(f"{folder}/sft", device)
+    run, world = evaluate.Run(folder, sft, tokenizer, device, seed, 64, 256), worlds.of(tokenizer)
+    return run, world, world.questions(prompts, seeds.rng(seed, "evaluation prompts"),
+                                       worlds.HELD_OUT)
+
+
+def mark(folder, seed, name, prompts=PROMPTS, rewards=("rm",)):
+    """What the model in <folder>/<name> is worth -> a dict, as JSON has it:
+
+    at_1, at_best    the world's columns at temperature 1, and at best_temperature
+    best_temperature the one of evaluate.TEMPERATURES with the most gold on training prompts
+    kl               nats an answer, from sft, at temperature 1
+    proxy            {reward model: mean score at temperature 1}
+    tokens           mean length at temperature 1
+    by_question      {"1", "best": gold of each question}, for gain()
+    """
+    run, world, questions = held_out(folder, seed, prompts)
+    tuning = world.questions(prompts // 2, seeds.rng(seed, "tuning prompts"), worlds.TRAIN)
+    asked, model = [run.tokenizer.prompt(q.text) for q in questions], run.load(name)
+    tuning_asked = [run.tokenizer.prompt(q.text) for q in tuning]
+    tuned, columns = {}, {}
+    for t in evaluate.TEMPERATURES:
+        tried = run.answer(model, None, tuning_asked, f"evaluate tuning answers at {t:g}", t)
+        tuned[t] = np.mean(world.columns(tuning, tried.texts, tried.finished)["gold"])
+        said = run.answer(model, None, asked, f"evaluate answers at {t:g}", t)
+        columns[t] = world.columns(questions, said.texts, said.finished)
+    best = max(evaluate.TEMPERATURES, key=tuned.get)
+    # the last temperature is 1
+    ids, pad = said.ids, run.tokenizer.pad
+    kl = kl_per_answer(model, run.sft, asked, ids, pad, run.device)
+    scores = {}
+    for reward in rewards:
+        scores[reward] = score_answers(run.load(reward, "scalar"), asked, ids, pad).mean().item()
+
+    def means(columns):
+        return {name: average(values) for name, values in columns.items()}
+
+    return {"at_1": means(columns[1.0]), "at_best": means(columns[best]),
+            "best_temperature": best, "kl": float(kl.mean()), "proxy": scores,
+            "tokens": float(np.mean([len(answer) for answer in ids])),
+            "by_question": {"1": columns[1.0]["gold"], "best": columns[best]["gold"]}}
+
+
+def train_and_mark(folder, seed, name, script, settings, prompts=PROMPTS, rewards=("rm",)):
+    """script "": the model is one of the run's own."""
+    if script:
+        trained(folder, seed, name, script, settings)
+    return mark(folder, seed, name, prompts, rewards)
+
+
+def marks_of(folder, seed, models, prompts=PROMPTS, rewards=("rm",)):
+    """models: {row: (folder in the run, script or "", settings)} -> {row: marks}"""
+    jobs = [(folder, seed, *model, prompts, rewards) for model in models.values()]
+    return dict(zip(models, at_once(train_and_mark, jobs, f"models of seed {seed}"), strict=True))
+
+
+def gain(folder, seed, marks, other, at="best", prompts=PROMPTS):
+    """Gold of one model over another's, question by question -> [mean, half of its 95% interval
+    over the questions of this seed, bootstrapped over what answers share]."""
+    _, _, questions = held_out(folder, seed, prompts)
+    over = np.subtract(marks["by_question"][at], other["by_question"][at])
+    clusters = [worlds.cluster(q) for q in questions]
+    return [float(over.mean()), bootstrap(over, clusters, np.random.default_rng(0))]
+
+
+def without_questions(rows):
+    """Rows of marks as they are kept: without the gold of each question."""
+    return {name: {key: value for key, value in row.items() if key != "by_question"}
+            for name, row in rows.items()}

@@ -1,0 +1,217 @@
+"""The lab: every experiment at toy size, what its instruments say against what is known, and
+docs/LAB.md against its data."""
+import importlib
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+import evaluate
+import make_preferences
+import train_base
+import train_rm
+import train_sft
+from lab import all as everything
+from lab import (
+    displacement,
+    elicitation,
+    estimators,
+    exam,
+    kl_price,
+    labels,
+    notebook,
+    overoptimization,
+)
+from nanorlhf import InputError, exact, seeds, worlds
+from nanorlhf.stats import T_95, over_seeds
+
+TINY = {"n_layer": 1, "n_embd": 32, "n_head": 2, "pages": 300, "steps": 20}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run of towns whose models know next to nothing."""
+    folder = str(tmp_path_factory.mktemp("lab") / "towns")
+    train_base.train(train_base.Config(run=folder, device="cpu", **TINY))
+    train_sft.train(train_sft.Config(run=folder, device="cpu", demonstrations=64))
+    make_preferences.train(make_preferences.Config(run=folder, device="cpu", prompts=40))
+    train_rm.train(train_rm.Config(run=folder, device="cpu"))
+    return folder
+
+
+@pytest.fixture
+def in_turn(monkeypatch):
+    """Jobs one after the other in this process, two temperatures: all that they are would take a
+    minute more."""
+    monkeypatch.setattr(evaluate, "TEMPERATURES", (0.0, 1.0))
+    monkeypatch.setattr(exam, "at_once", lambda function, jobs, _: [function(*j) for j in jobs])
+
+
+@pytest.mark.parametrize("name", everything.EXPERIMENTS)
+def test_every_experiment_at_toy_size(name, run, in_turn, monkeypatch, tmp_path, capsys):
+    """Settings that a script does not know any more, a row that is not there, a figure that cannot
+    be drawn; a seed that is finished is not run again."""
+    experiment = importlib.import_module(f"lab.{name}")
+    assert set(experiment.SETTINGS) <= set(experiment.TOY)
+    monkeypatch.setattr(experiment, "SETTINGS", experiment.TOY)
+    monkeypatch.setattr(experiment, "SEEDS", (0,))
+    monkeypatch.setattr(notebook, "ROOT", tmp_path)
+    notebook.main(experiment, ["--runs", run], data=tmp_path / "data")
+    said = capsys.readouterr().out
+    data = notebook.read(experiment, tmp_path / "data")
+    titles, rows = experiment.table(data)
+    assert all(len(row) == len(titles) for row in rows) and rows[0][0] in said
+    assert "one seed alone" in said
+    assert experiment.figure(data).startswith("<svg")
+    assert everything.section(name, experiment, data).startswith("## ")
+
+    def again(*_, **__):
+        raise AssertionError("run again")
+
+    monkeypatch.setattr(experiment, "run", again)
+    notebook.main(experiment, ["--runs", run], data=tmp_path / "data")
+    assert "seeds to run" not in capsys.readouterr().out
+    # other settings are another experiment
+    monkeypatch.setattr(experiment, "SETTINGS", {**experiment.SETTINGS, "prompts": 33})
+    assert notebook.read(experiment, tmp_path / "data") == {}
+
+
+def test_the_page_is_what_its_data_say():
+    everything.main(["--page", "--check"])
+
+
+def test_what_is_missing_is_said(tmp_path):
+    with pytest.raises(InputError, match="make demo SEED=3"):
+        exam.held_out(str(tmp_path), 3)
+    with pytest.raises(InputError, match="--seeds 7"):
+        notebook.main(kl_price, ["--seeds", "7"])
+
+
+def test_marks_are_those_of_evaluate(run, in_turn):
+    """Other questions, other draws, another model: the lab and the README's table would disagree.
+    """
+    marks = exam.marks_of(run, 0, {"sft": ("sft", "", {})}, prompts=32)["sft"]
+    row = evaluate.evaluate(run, models=["sft"], prompts=32, device="cpu")["models"]["sft"]
+    assert marks["at_1"]["gold"] == pytest.approx(row["gold"])
+    assert marks["best_temperature"] == row["best_temperature"]
+    assert marks["at_best"]["gold"] == pytest.approx(row["at_best"]["gold"])
+    assert marks["kl"] == pytest.approx(row["kl_to_sft"], abs=1e-6) and marks["kl"] < 1e-4
+    assert marks["proxy"]["rm"] == pytest.approx(row["proxy"], abs=1e-5)
+    assert exam.gain(run, 0, marks, marks, prompts=32) == [0.0, 0.0]
+
+
+def test_two_processes_at_once():
+    assert exam.at_once(math.pow, [(2, 3), (3, 2), (5, 1)], "powers") == [8.0, 9.0, 5.0]
+
+
+def test_a_model_is_made_once(run):
+    """Trained again each time; or taken for the same after a setting has changed."""
+    made = exam.trained(run, 0, "lab/once", "train_sft", {"demonstrations": 32})
+    first = (exam.os.stat(f"{made}/model.pt").st_mtime_ns)
+    exam.trained(run, 0, "lab/once", "train_sft", {"demonstrations": 32})
+    assert exam.os.stat(f"{made}/model.pt").st_mtime_ns == first
+    exam.trained(run, 0, "lab/once", "train_sft", {"demonstrations": 64})
+    assert exam.os.stat(f"{made}/model.pt").st_mtime_ns != first
+
+
+# ---- verdicts ----
+
+def test_students_quantiles():
+    """Against the density, summed up: 95% lie within them."""
+    for n, t in T_95.items():
+        df, x = n - 1, np.linspace(-t, t, 200_001)
+        log_c = math.lgamma((df + 1) / 2) - math.lgamma(df / 2) - 0.5 * math.log(df * math.pi)
+        density = np.exp(log_c - (df + 1) / 2 * np.log1p(x ** 2 / df))
+        assert np.trapezoid(density, x) == pytest.approx(0.95, abs=2e-4)
+
+
+def test_an_interval_over_seeds_covers():
+    """95 of 100 intervals from three normal figures have the truth in them."""
+    rng, hits = np.random.default_rng(0), 0
+    for _ in range(4000):
+        mean, half = over_seeds(rng.normal(1.0, 2.0, 3))
+        hits += abs(mean - 1.0) <= half
+    assert hits / 4000 == pytest.approx(0.95, abs=0.012)
+    with pytest.raises(ValueError, match="2 to 10"):
+        over_seeds([1.0])
+
+
+def test_verdicts():
+    assert notebook.verdict({0: 1.0, 1: 1.1, 2: 0.9})[0] == "holds"
+    assert notebook.verdict({0: -1.0, 1: -1.1, 2: -0.9})[0] == "the opposite holds"
+    assert notebook.verdict({0: 1.0, 1: -0.1, 2: 0.9})[0] == "not settled"
+
+
+# ---- what experiments compute themselves ----
+
+def test_labels(run):
+    train, held_out = labels.rows_of(run)
+    assert train and held_out
+    row = train[0]
+    other = labels.turned(row)
+    assert (other["chosen"], other["rejected_ids"]) == (row["rejected"], row["chosen_ids"])
+    assert other["chosen_gold"] == row["rejected_gold"] and labels.turned(other) == row
+    some = labels.one_a_prompt(train, seeds.rng(0, "test"))
+    assert len({json.dumps(r) for r in some}) == len(some) <= 40
+    assert len(labels.one_a_prompt(train, seeds.rng(0, "test"), 5)) == 5
+    path = labels.write(run, "lab/some", some, held_out)
+    with open(path, encoding="utf-8") as f:
+        assert [json.loads(line) for line in f] == some + held_out
+
+
+def test_gaos_forms_are_found_again():
+    """On a curve of either form that form has no error, and its peak is where the curve's is."""
+    kl = np.linspace(0.1, 40, 400)
+    d = np.sqrt(kl)
+    for form, curve in (("a d - b d^2", 1.2 * d - 0.2 * d ** 2),
+                        ("a d - b d log d", 0.9 * d - 0.5 * d * np.log(d))):
+        found = overoptimization.fits(kl, curve)
+        other = next(name for name in found if name != form)
+        assert found[form]["rms"] < 1e-9 < found[other]["rms"]
+        assert found[form]["peak"] == pytest.approx(kl[curve.argmax()], abs=0.2)
+
+
+def test_gold_at_a_kl():
+    path = {"kl": [0.0, 1.0, 3.0, 2.0, 9.0], "gold": [0.0, 0.5, 1.5, 7.0, 8.0]}
+    assert kl_price.gold_at(path, 2.0) == pytest.approx(1.0)    # the first time it comes there
+    assert kl_price.gold_at(path, 0.0) == 0.0
+    assert kl_price.gold_at(path, 10.0) is None
+
+
+def test_rho_k3_is_k2_and_the_kl_of_each_token():
+    """The gradient of the KL of each token, at states drawn as they come: by sums over the
+    vocabulary at each prefix."""
+    world, policy, ref = exact.answers(), exact.tiny_gpt(3), exact.tiny_gpt(4)
+    made = estimators.gradients(policy, ref, world)
+    assert torch.allclose(made["rho k3 in the loss"], made["k2 in the loss"], atol=1e-5)
+    assert made["k1 in the loss"].norm() < 1e-5 * made["the KL"].norm()
+    assert torch.allclose(made["k1 in the reward"], made["the KL"], rtol=1e-4, atol=1e-5)
+    logits, ref_logits = policy(world.ids), ref(world.ids).detach()
+    p, q = (x[:, :-1].log_softmax(-1) for x in (logits, ref_logits))            # (N, T-1, V)
+    each = (p.exp() * (p - q)).sum(-1)                                          # (N, T-1)
+    weights = exact.logprobs(policy, world).sum(1).exp().detach()               # (N,)
+    total = (weights * (each * world.mask[:, 1:]).sum(1)).sum()
+    parts = torch.autograd.grad(total, list(policy.parameters()))
+    expected = torch.cat([part.flatten() for part in parts])
+    assert torch.allclose(made["k2 in the loss"], expected, rtol=1e-3, atol=1e-5)
+    values = estimators.values(policy, ref, world)
+    assert abs(values["k1"]["bias"]) < 1e-5 and abs(values["k3"]["bias"]) < 1e-5
+
+
+def test_in_a_table_no_chosen_answer_falls():
+    """Nothing is shared but what the answers begin with, so DPO has no way to lower the chosen
+    one."""
+    assert displacement.exactly(0, pairs=6, steps=40)["table"]["fell"] == 0
+
+
+def test_demonstrations_without_the_errors_that_people_share():
+    world = worlds.load("towns")
+
+    def errors(share):
+        rows = elicitation.demonstrations(world, seeds.rng(0, "test"), 300, share, worlds.TRAIN)
+        pairs = [(world.find(row["prompt"]), row["completion"]) for row in rows]
+        return sum(world.believed_gold(*pair) > world.grade(*pair)["gold"] for pair in pairs)
+
+    assert errors(0.0) == 0 < errors(0.5) < errors(1.0)
