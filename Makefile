@@ -18,7 +18,8 @@ demo: $(ENVIRONMENT)
 	$(PYTHON) demo.py --run $(RUN) --seed $(SEED)
 
 test: $(ENVIRONMENT)
-	$(PYTHON) -m pytest -q tests
+	$(PYTHON) -m pytest -q \
+		$(shell $(PYTHON) -c 'import xdist' 2>/dev/null && echo --numprocesses 2 --dist loadfile) tests
 
 lint: $(ENVIRONMENT)
 	$(PYTHON) -m ruff check

@@ -5,7 +5,8 @@
     the first line is Rafailov et al. 2023, eq. 7, the second Pang et al. 2024, eq. 1
 
     python train_dpo.py                                   a minute on two laptop cores
-    python train_dpo.py --loss ipo                        or cdpo, hinge, kto, orpo, simpo
+    python train_dpo.py --loss ipo                        or cdpo, robust, dpo_norm, hinge,
+                                                          apo_zero, apo_down, kto, orpo, simpo
     python train_dpo.py --run out/hh --data hh.jsonl.gz   pairs of your own, and the run's own SFT
     python train_dpo.py --loss kto --data thumbs.jsonl    answers judged alone, true or false
 
@@ -44,8 +45,11 @@ from nanorlhf.logprobs import answer_logprobs, pair_logprobs
 from nanorlhf.preference_losses import (
     OWN_BETA,
     REFERENCE_FREE,
+    apo_down_loss,
+    apo_zero_loss,
     check_settings,
     dpo_loss,
+    dpo_norm_loss,
     first_loss,
     hinge_loss,
     ipo_loss,
@@ -53,13 +57,14 @@ from nanorlhf.preference_losses import (
     log_ratios,
     orpo_loss,
     pair_losses,
+    robust_loss,
     simpo_loss,
     thumb_weights,
 )
 from nanorlhf.reference import kto_reference_point, ref_logprobs
 
-__all__ = ["dpo_loss", "hinge_loss", "ipo_loss", "kto_loss", "log_ratios", "orpo_loss",
-           "simpo_loss"]
+__all__ = ["apo_down_loss", "apo_zero_loss", "dpo_loss", "dpo_norm_loss", "hinge_loss", "ipo_loss",
+           "kto_loss", "log_ratios", "orpo_loss", "robust_loss", "simpo_loss"]
 
 
 @dataclass
@@ -79,9 +84,11 @@ class Config:
 
     # ---- the loss ----
     # see the function of that name in nanorlhf/preference_losses.py
-    loss: Literal["dpo", "cdpo", "ipo", "hinge", "kto", "orpo", "simpo"] = "dpo"
+    loss: Literal["dpo", "cdpo", "robust", "dpo_norm", "ipo", "hinge", "apo_zero", "apo_down",
+                  "kto", "orpo", "simpo"] = "dpo"
     beta: float = 0.0           # price of a nat from the reference; 0: the loss's own, 0.2 for dpo
-    label_smoothing: float = 0.1    # cdpo: share of labels believed to be the wrong way round
+    # cdpo, robust: share of labels believed to be the wrong way round
+    label_smoothing: float = 0.1
     gamma: float = 1.0          # simpo: margin that beta times the difference a token has to reach
     lambda_D: float = 1.0       # kto: weight of the desirable answers
     # kto: weight of the undesirable ones; the summary says what the two sides weigh together

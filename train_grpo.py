@@ -6,9 +6,10 @@
     ... --advantage reinforce --aggregate fixed                     REINFORCE (Williams 1992)
     ... --advantage rloo --aggregate fixed                          RLOO (Ahmadian et al. 2024)
     ... --advantage dr_grpo --aggregate fixed                       Dr. GRPO (Liu et al. 2025)
-    ... --aggregate token --clip_high 0.28 --skip_flat              DAPO (Yu et al. 2025)
+    ... --aggregate token --clip_high 0.28 --refill 4 --overlong penalty  DAPO (Yu et al. 2025)
     ... --ratio sequence --clip_low 3e-4 --clip_high 4e-4           GSPO (Zheng et al. 2025)
     ... --aggregate token --objective cispo                         CISPO (MiniMax 2025)
+    ... --objective sapo                                            SAPO (Qwen team 2025)
     ... --reward verifier --beta 0 --run out/sums                   RLVR: a check, no reward model
 
 Each step:  1. write K answers to each prompt   2. grade them   3. credit each answer
@@ -18,9 +19,8 @@ same: they teach nothing.
 The KL comes off the reward, as in PPO. In the loss, where the paper has it, it is charged to each
 token alone, which is not the KL's gradient (tests/README.md has the angles): it costs more KL for
 less gold. Dr. GRPO and DAPO leave the KL out altogether: --beta 0.
-runs/sums.py has RLVR's settings.
-Left out: sampling until every prompt of a batch has spread (DAPO), a penalty on length near the
-budget.
+runs/sums.py has RLVR's settings. Scores of a reward model are seldom equal: --refill is for RLVR.
+Left out: MaxRL, GDPO and DeepSeek-V3.2's off-policy mask, which nanorlhf/policy_losses.py has.
 """
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -45,8 +45,8 @@ from nanorlhf.checks import check_kl, check_ratio, check_rollout
 from nanorlhf.functional import aggregate, kl_estimate, last_token, masked_mean, masked_sum
 from nanorlhf.log import Log
 from nanorlhf.logprobs import in_parts, masked_logprobs
-from nanorlhf.policy_losses import cispo_loss, clipped_loss, ratios
-from nanorlhf.rollout import answer_texts, generate, generate_in_batches
+from nanorlhf.policy_losses import cispo_loss, clipped_loss, ratios, sapo_loss
+from nanorlhf.rollout import answer_texts, generate, generate_in_batches, replaced
 
 
 @dataclass
@@ -72,6 +72,9 @@ class Config:
     # try this many prompts beforehand, and train on those solved 20-80% of the time; 0: on all
     filter: int = 0
     max_new_tokens: int = 64    # longest answer
+    # DAPO's dynamic sampling: how often a step may write answers to new prompts in place of those
+    # whose answers all score the same; 0: never
+    refill: int = 0
     # of sampling, and of every log-prob: they must speak of the same distribution
     temperature: float = 1.0
 
@@ -85,6 +88,12 @@ class Config:
     # estimator; in the reward only k1 is right, in the loss all but k1
     kl: Literal["k1", "k2", "k3"] = "k1"
     unfinished: float = 2.0     # taken off the reward model's score of an answer that does not end
+    # DAPO's ways with length: penalty takes up to 1 off the score of an answer that comes near the
+    # longest, in place of --unfinished; filter leaves answers that do not end out of the update,
+    # though not out of their group's mean. SFT's answers in towns have at most 53 tokens, so at
+    # --max_new_tokens 64 neither acts; 24 cuts a third of them off, 20 nearly half (seed 0)
+    overlong: Literal["none", "penalty", "filter"] = "none"
+    overlong_buffer: int = 8    # penalty: tokens before the longest in which it goes from 0 to 1
     # leave answers of prompts without spread out of the update, their KL's pull too
     skip_flat: bool = False
 
@@ -93,8 +102,9 @@ class Config:
     aggregate: Literal["token", "sequence", "fixed"] = "sequence"
     # sequence: GSPO's, the geometric mean over the answer
     ratio: Literal["token", "sequence"] = "token"
-    # clip drops the gradient of a token past its clip, cispo only caps its weight
-    objective: Literal["clip", "cispo"] = "clip"
+    # clip drops the gradient of a token past its clip, cispo only caps its weight, with sapo it
+    # fades
+    objective: Literal["clip", "cispo", "sapo"] = "clip"
     clip_low: float = 0.2       # how far a ratio may fall
     # how far it may rise; more than clip_low lets rare tokens grow (clip-higher)
     clip_high: float = 0.2
@@ -116,15 +126,29 @@ class Config:
 
     def __post_init__(self):
         settings.check(self)
+        own = type(self)        # the defaults
         if self.kl_in == "reward" and self.kl != "k1":
             raise InputError(f"--kl_in reward takes --kl k1: the gradient of {self.kl} in the "
                              "reward is not the KL's")
         if self.advantage != "reinforce" and self.samples_per_prompt < 2:
             raise InputError(f"--samples_per_prompt {self.samples_per_prompt}: {self.advantage} "
                              "compares the answers to a prompt, so it needs at least 2")
-        if self.advantage == "reinforce" and self.skip_flat:
-            raise InputError("--skip_flat is for advantages within a group; with reinforce "
+        if self.advantage == "reinforce" and (self.skip_flat or self.refill):
+            flag = "--skip_flat" if self.skip_flat else "--refill"
+            raise InputError(f"{flag} is for advantages within a group; with reinforce "
                              "answers that all score the same still teach")
+        if self.objective == "sapo" and (self.clip_low, self.clip_high) != (own.clip_low,
+                                                                            own.clip_high):
+            raise InputError("--clip_low and --clip_high have no effect on --objective sapo, which "
+                             "has a gate in place of the clip")
+        if self.overlong == "penalty" and self.unfinished != own.unfinished:
+            raise InputError("--unfinished has no effect with --overlong penalty, which stands in "
+                             "its place")
+        if self.overlong != "penalty" and self.overlong_buffer != own.overlong_buffer:
+            raise InputError("--overlong_buffer has no effect without --overlong penalty")
+        if self.overlong == "penalty" and self.overlong_buffer > self.max_new_tokens:
+            raise InputError(f"--overlong_buffer {self.overlong_buffer}: more than an answer's "
+                             f"--max_new_tokens {self.max_new_tokens}")
         if self.ratio == "sequence" and self.aggregate != "sequence":
             raise InputError("--ratio sequence takes --aggregate sequence: its one ratio an "
                              "answer would count once a token")
@@ -178,16 +202,29 @@ def is_flat(scores):
     return scores.amax(1) == scores.amin(1)
 
 
+def overlong_penalty(lengths, longest, buffer):
+    """lengths (B,) of answers, tokens -> (B,), reward units, to be added to the score: 0 up to
+    longest - buffer tokens, then down in a straight line to -1 at the longest, where what does not
+    end is cut off.
+
+    DAPO's soft overlong punishment (Yu et al. 2025, eq. 13).
+    """
+    return ((longest - buffer - lengths) / buffer).clamp(max=0)
+
+
 def policy_loss(logp, old_logp, advantages, mask, clip_low=0.2, clip_high=0.2, ratio="token",
                 objective="clip", how="sequence", max_len=None):
     """Clipped policy gradient, negated -> (scalar, stats).
 
-    logp, old_logp, mask (B, T); advantages (B, 1) or (B, T). GRPO, eq. 3.
+    logp, old_logp, mask (B, T); advantages (B, 1) or (B, T). GRPO, eq. 3. Of sapo the stats say
+    which share a clip would stop.
     """
     level = ratio
     ratio = ratios(logp, old_logp, mask, level)                         # (B, T) new / old
     if objective == "clip":
         losses = clipped_loss(ratio, advantages, clip_low, clip_high)
+    elif objective == "sapo":
+        losses = sapo_loss(ratio, advantages)
     else:
         losses = cispo_loss(ratio, logp, advantages, mask, clip_low, clip_high)
     with torch.no_grad():
@@ -278,11 +315,60 @@ def set_up(cfg, device, draws):
                            shown=shown)
 
 
+def write(cfg, setup, n, sampling):
+    """K answers to each of n prompts, prompt-major: B = n K -> (rollout, its rows' questions)."""
+    K = cfg.samples_per_prompt
+    asked, prompts = setup.ask(n)
+    questions = [q for q in asked for _ in range(K)]
+    prompts = [prompt for prompt in prompts for _ in range(K)]
+    out = generate(setup.policy, prompts, cfg.max_new_tokens, setup.tokenizer.end, cfg.temperature,
+                   generator=sampling, pad=setup.tokenizer.pad)
+    return out, questions
+
+
+def true_rewards(setup, out, questions):
+    """-> gold (B,) of a rollout's answers, where somebody knows it."""
+    answers = zip(questions, answer_texts(out, setup.tokenizer), out.finished.tolist(), strict=True)
+    return torch.tensor([setup.grade(*a)["gold"] for a in answers], device=out.ids.device)
+
+
+@torch.no_grad()
+def score(cfg, setup, out, questions):
+    """-> (B,), reward units: what each answer of a rollout is learned from."""
+    if setup.reward_model:
+        after = in_parts(setup.reward_model, cfg.micro_batch, out.ids)                  # (B, T)
+        scores = last_token(after, out.mask)                                            # (B,)
+    else:
+        scores = true_rewards(setup, out, questions)
+    if cfg.overlong == "penalty":
+        lengths = out.mask.sum(1)                                                       # (B,)
+        scores = scores + overlong_penalty(lengths, cfg.max_new_tokens, cfg.overlong_buffer)
+    elif setup.reward_model:
+        scores = scores - cfg.unfinished * ~out.finished
+    return scores
+
+
+def refill(cfg, setup, out, questions, scores, sampling):
+    """DAPO's dynamic sampling (Yu et al. 2025, section 3.2) -> (rollout, questions, scores), B rows
+    as before: groups without spread give way to new prompts, --refill times at most."""
+    for _ in range(cfg.refill):
+        flat = is_flat(scores.view(-1, cfg.samples_per_prompt))                         # (P,)
+        if not flat.any():
+            break
+        gone = flat.repeat_interleave(cfg.samples_per_prompt)                           # (B,)
+        new, asked = write(cfg, setup, int(flat.sum()), sampling)
+        scores = torch.cat([scores[~gone], score(cfg, setup, new, asked)])
+        left = [q for q, g in zip(questions, gone.tolist(), strict=True) if not g]
+        out, questions = replaced(out, gone, new, setup.tokenizer.pad), left + asked
+    return out, questions, scores
+
+
 def say_what_to_expect(cfg, device):
     print(f"grpo: {cfg.steps} steps of {cfg.prompts} x {cfg.samples_per_prompt} answers on "
           f"{device.type}; advantage {cfg.advantage}, {cfg.aggregate} aggregation, {cfg.ratio} "
           f"ratio, {cfg.objective}, beta {cfg.beta:g} in the {cfg.kl_in} ({cfg.kl})")
-    if cfg.advantage != "reinforce" and cfg.aggregate == "sequence":
+    if (cfg.advantage != "reinforce" and cfg.aggregate == "sequence" and cfg.objective != "sapo"
+            and cfg.overlong != "filter"):
         print("the policy loss starts at 0 in every step, since a group's advantages add up to 0; "
               "its gradient does not: watch score and grad_norm")
     if cfg.kl_in == "loss" and cfg.kl == "k1" and cfg.beta:
@@ -319,27 +405,15 @@ def train(cfg):
     for step in resume.steps(log, policy, tokenizer, draws, {"optimizer": optimizer, "kept": kept},
                              read={**setup.frozen, "data": setup.pool}):
         # 1. write K answers to each prompt, prompt-major: B = P K
-        asked, prompts = setup.ask(P)
-        questions = [q for q in asked for _ in range(K)]
-        prompts = [prompt for prompt in prompts for _ in range(K)]
-        out = generate(policy, prompts, cfg.max_new_tokens, tokenizer.end, cfg.temperature,
-                       generator=sampling, pad=tokenizer.pad)
-        ids, mask = out.ids, out.mask                                                   # (B, T)
+        out, questions = write(cfg, setup, P, sampling)
 
         # 2. grade them
-        if setup.grade:
-            texts, finished = answer_texts(out, tokenizer), out.finished.tolist()
-            gold = [setup.grade(*a)["gold"] for a in zip(questions, texts, finished, strict=True)]
-            gold = torch.tensor(gold, device=device)                                    # (B,)
-        if setup.reward_model:
-            with torch.no_grad():
-                after = in_parts(setup.reward_model, cfg.micro_batch, ids)              # (B, T)
-                scores = last_token(after, mask) - cfg.unfinished * ~out.finished       # (B,)
-        else:
-            scores = gold
+        scores = score(cfg, setup, out, questions)                                      # (B,)
+        out, questions, scores = refill(cfg, setup, out, questions, scores, sampling)
+        ids, mask = out.ids, out.mask                                                   # (B, T)
         seen = {"score": scores.mean().item()}
         if setup.grade:
-            seen["gold"] = gold.mean().item()
+            seen["gold"] = true_rewards(setup, out, questions).mean().item()
 
         # 3. credit each answer
         with torch.no_grad():
@@ -366,9 +440,12 @@ def train(cfg):
                 check_kl(kls["k1"].mean().item())
 
         # 4. improve the policy
-        rows_in_use = torch.arange(P * K, device=device)                                # (B,)
+        in_use = torch.ones(P * K, dtype=torch.bool, device=device)                     # (B,)
         if cfg.skip_flat:
-            rows_in_use = (~flat.repeat_interleave(K)).nonzero().squeeze(1)
+            in_use &= ~flat.repeat_interleave(K)
+        if cfg.overlong == "filter":
+            in_use &= out.finished
+        rows_in_use = in_use.nonzero().squeeze(1)                                       # (b,)
         epochs, updates = cfg.epochs, []
         if len(rows_in_use) < cfg.minibatches:
             epochs = 0

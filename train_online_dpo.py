@@ -3,7 +3,8 @@
     each step   y_1 .. y_K ~ policy;  every two are compared;  the loss of train_dpo.py on the pairs
     python train_online_dpo.py                          a labeler compares; half a minute
     python train_online_dpo.py --judge reward_model     the run's reward model does
-    python train_online_dpo.py --loss ipo               or cdpo, hinge, kto, orpo, simpo
+    python train_online_dpo.py --loss ipo               or cdpo, robust, dpo_norm, hinge, apo_zero,
+                                                        apo_down, kto, orpo, simpo
 
 Guo et al. 2024. Pairs from a file speak of answers that SFT gives; these of what the policy says
 today, its new mistakes among them. Needs a made-up world: its questions are asked.
@@ -67,11 +68,13 @@ class Config:
 
     # ---- the loss ----
     # see the function of that name in nanorlhf/preference_losses.py
-    loss: Literal["dpo", "cdpo", "ipo", "hinge", "kto", "orpo", "simpo"] = "dpo"
+    loss: Literal["dpo", "cdpo", "robust", "dpo_norm", "ipo", "hinge", "apo_zero", "apo_down",
+                  "kto", "orpo", "simpo"] = "dpo"
     # price of a nat from the reference; 0: the loss's own, 2.5 times that for a reward model, which
     # never wavers: nothing but beta holds the policy back from it
     beta: float = 0.0
-    label_smoothing: float = 0.1    # cdpo: share of labels believed to be the wrong way round
+    # cdpo, robust: share of labels believed to be the wrong way round
+    label_smoothing: float = 0.1
     gamma: float = 1.0          # simpo: margin that beta times the difference a token has to reach
     nll: float = 0.4            # weight of the chosen answers' cross-entropy per token
 

@@ -5,10 +5,12 @@
     python train_rm.py --run out/hh --data hh.jsonl.gz              pairs of your own
     python train_rm.py --loss margin --data out/towns/strengths/pairs.jsonl --out rm_margin
     python train_rm.py --loss plackett_luce --data out/towns/rankings/pairs.jsonl --out rm_ranked
+    python train_rm.py --centring 0.01                              scores that stay near 0
 
 InstructGPT, eq. 1; with a margin that grows with the strength, Llama 2, eq. 2; rankings, Plackett
-1975. The pairs are those of make_preferences.py; it labels strengths and rankings, too. The pairs
-of one prompt share its answers and stay in one batch, as InstructGPT found best.
+1975; centring, Eisenstein et al. 2023. The pairs are those of make_preferences.py; it labels
+strengths and rankings, too. The pairs of one prompt share its answers and stay in one batch, as
+InstructGPT found best.
 Left out: several epochs (a second one fits the labelers' mistakes), an ensemble.
 """
 import json
@@ -57,6 +59,9 @@ class Config:
     loss: Literal["bradley_terry", "margin", "plackett_luce"] = "bradley_terry"     # see above
     # with --loss margin: how far apart scores should be for "better"; twice that for "much better"
     margin: float = 0.5
+    # weight of centring_loss: differences alone leave open where a prompt's scores lie; 0: without,
+    # 0.01 is usual
+    centring: float = 0.0
 
     # ---- training ----
     seed: int = 0               # of the head's weights and of the data's order
@@ -85,6 +90,8 @@ class Config:
 
     def __post_init__(self):
         settings.check(self)
+        if self.centring and self.loss == "plackett_luce":
+            raise InputError("--centring is for losses on pairs; --loss plackett_luce has rankings")
 
 
 # the columns that a loss needs beside the answers
@@ -97,6 +104,16 @@ def preference_loss(chosen, rejected, margin=0.0):
     chosen, rejected (B,): scores; margin: a number or (B,).
     """
     return -F.logsigmoid(chosen - rejected - margin).mean()
+
+
+def centring_loss(chosen, rejected):
+    """Scores (B,) of pairs -> (B,): (chosen + rejected)^2, Eisenstein et al. 2023 ("Helping or
+    herding?").
+
+    Bradley-Terry sees differences: what is added to both scores of a pair, another number for each
+    prompt, changes nothing. This term leaves the difference alone and leads the mean to 0.
+    """
+    return (chosen + rejected) ** 2
 
 
 def plackett_luce_loss(scores):
@@ -187,6 +204,8 @@ def pairs_loss(reward_model, groups, cfg, pad, device):
         weights = [1 / (len(groups) * len(group)) for group in groups for _ in group]
         weights = torch.tensor(weights, device=device)
         losses = -F.logsigmoid(chosen - rejected - margins)                             # (B,)
+        if cfg.centring:
+            losses = losses + cfg.centring * centring_loss(chosen, rejected)
         loss = (weights * losses).sum()
     return loss, {"accuracy": (chosen > rejected).float().mean().item(),
                   "margin": (chosen - rejected).mean().item(),

@@ -15,8 +15,8 @@ from nanorlhf import figures, settings
 from nanorlhf.checkpoints import write_atomically
 from runs.compare import recipe
 
-EXPERIMENTS = ("overoptimization", "kl_price", "estimators", "displacement", "noisy_labels",
-               "elicitation", "selection")
+EXPERIMENTS = ("overoptimization", "kl_price", "frontier", "estimators", "displacement",
+               "noisy_labels", "elicitation", "selection")
 PAGE = notebook.ROOT / "docs/LAB.md"
 HEAD = """# The lab: what the book claims, tried
 

@@ -126,7 +126,7 @@ def figure(data):
     lines = {}
     for title, key in (("boilerplate", "boilerplate"), ("plain facts right", "right_of_told_plain"),
                        ("facts with a shared error right", "right_of_told_judged")):
-        along = [average([rows[f"{n} demonstrations"]["at_1"][key] for rows in data.values()])
+        along = [notebook.mean_of_seeds(data, f"{n} demonstrations", f"at_1.{key}")
                  for n in sizes]
         lines[title] = np.log10(sizes), np.array(along, float)
     return figures.curves("What demonstrations bring, mean of the seeds", "share", lines,

@@ -30,8 +30,12 @@ def at_once(function, jobs, title):
     jobs, spawn = list(jobs), multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(2, spawn, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         running = [pool.submit(function, *job) for job in jobs]
-        for _ in tqdm(as_completed(running), total=len(jobs), desc=title):
-            pass
+        try:
+            for _ in tqdm(as_completed(running), total=len(jobs), desc=title):
+                pass
+        except KeyboardInterrupt:
+            pool.shutdown(cancel_futures=True)      # what has not begun does not begin now
+            raise
     return [done.result() for done in running]
 
 

@@ -92,8 +92,8 @@ def figure(data):
     for loss in ("dpo", "cdpo", "robust", "ipo"):
         shares = [s for s in SETTINGS["flips"] if all(f"{loss}, {s:.0%} turned" in rows
                                                       for rows in data.values())]
-        lines[loss] = (shares, [sum(rows[f"{loss}, {s:.0%} turned"]["at_best"]["gold"]
-                                    for rows in data.values()) / len(data) for s in shares])
+        lines[loss] = shares, [notebook.mean_of_seeds(data, f"{loss}, {s:.0%} turned",
+                                                      "at_best.gold") for s in shares]
     return figures.curves("Labels turned round, mean of the seeds", "gold at the best temperature",
                           lines, x_name="share of labels turned round")
 

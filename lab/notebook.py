@@ -31,7 +31,7 @@ from importlib import metadata
 
 from nanorlhf import InputError, settings
 from nanorlhf.checkpoints import write_atomically
-from nanorlhf.stats import over_seeds
+from nanorlhf.stats import average, over_seeds
 from runs.compare import rounded
 from runs.tables import of_seeds
 
@@ -117,6 +117,11 @@ def rows_of(data, columns):
     lines = [[name, *(of_seeds([look_up(rows.get(name), key) for rows in data.values()], form)
                       for _, key, form in columns)] for name in names]
     return ["", *(title for title, *_ in columns)], lines
+
+
+def mean_of_seeds(data, row, key):
+    """The mean of this figure over the seeds that have it; None where none has."""
+    return average([look_up(rows.get(row), key) for rows in data.values()])
 
 
 def differences(data, key, row, other):

@@ -76,8 +76,8 @@ def figure(data):
     answers = SETTINGS["answers"]
     lines = {}
     for title, at in (("at temperature 1", "at_1"), ("at its best temperature", "at_best")):
-        lines[title] = (answers, [sum(rows[f"best of {n}"][at]["gold"] for rows in data.values())
-                                  / len(data) for n in answers])
+        lines[title] = answers, [notebook.mean_of_seeds(data, f"best of {n}", f"{at}.gold")
+                                 for n in answers]
     return figures.curves("The best of N, imitated: mean of the seeds", "gold", lines,
                           x_name="answers to each prompt")
 

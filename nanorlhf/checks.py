@@ -57,7 +57,8 @@ def first_loss_bound(bf16, beta, logp, tokens):
 
     Errors of n tokens add up to sqrt(n) of one, those of B pairs average to 1/sqrt(B). A pair
     has four sums, of which two differ by more than the shape of their batch. A loss on beta times
-    their difference changes by at most 4 beta of itself a nat: ipo does, dpo by beta / (2 ln 2).
+    their difference changes by at most 4 beta of itself a nat: ipo does, dpo by beta / (2 ln 2),
+    robust by that over 1 - 2e (for e up to 0.4), dpo_norm by that over an answer's tokens.
     """
     if not bf16:
         return 1e-5

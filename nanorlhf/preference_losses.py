@@ -10,14 +10,20 @@ import torch.nn.functional as F
 
 from nanorlhf import InputError
 
-NAMES = ("dpo", "cdpo", "ipo", "hinge", "kto", "orpo", "simpo")
+NAMES = ("dpo", "cdpo", "robust", "dpo_norm", "ipo", "hinge", "apo_zero", "apo_down",
+         "kto", "orpo", "simpo")
 REFERENCE_FREE = ("orpo", "simpo")
 # What a beta of 0 stands for; the losses differ in what beta multiplies.
 OWN_BETA = {
     "dpo": 0.2,
     "cdpo": 0.2,
+    "robust": 0.2,
+    # of log-ratios per token, as simpo's; Lambert et al. 2024 have 5
+    "dpo_norm": 5.0,
     "ipo": 0.1,         # the margin is led to 1 / (2 beta) nats, here 5
     "hinge": 0.2,       # the margin is pushed up to 1 / beta nats, here 5
+    "apo_zero": 0.2,
+    "apo_down": 0.2,
     "kto": 0.2,
     # weight of the odds ratio beside the chosen answers' cross-entropy; at 0 SFT on them
     "orpo": 3.0,
@@ -51,11 +57,36 @@ def dpo_loss(policy_chosen, policy_rejected, ref_chosen, ref_rejected, beta, lab
     return losses, *rewards
 
 
+def robust_loss(policy_chosen, policy_rejected, ref_chosen, ref_rejected, beta, label_smoothing):
+    """((1 - e) L - e L~) / (1 - 2e), L DPO's loss and L~ that of the pair the other way round; in
+    and out as dpo_loss. Chowdhury et al. 2024, "Provably robust DPO".
+
+    e, label_smoothing, below 0.5: share of the labels believed to be the wrong way round. Where it
+    is that share, the mean over the flips is DPO's loss on the right labels. Unlike cDPO's it has
+    no minimum: however large h, its slope stays steeper than e beta / (1 - 2e).
+    """
+    h, *rewards = log_ratios(policy_chosen, policy_rejected, ref_chosen, ref_rejected, beta)
+    as_labelled, reversed_ = -F.logsigmoid(beta * h), -F.logsigmoid(-beta * h)
+    e = label_smoothing
+    return ((1 - e) * as_labelled - e * reversed_) / (1 - 2 * e), *rewards
+
+
+def dpo_norm_loss(policy_chosen, policy_rejected, ref_chosen, ref_rejected, chosen_tokens,
+                  rejected_tokens, beta):
+    """DPO on log-probs per token; in and out as dpo_loss, the answers' lengths (B,) beside them.
+
+    -log sigmoid(beta (h_c / n_c - h_r / n_r)), Lambert et al. 2024 (Tulu 3), eq. 6. A longer answer
+    has more log-ratio to win with: divided by its length it has not.
+    """
+    return dpo_loss(policy_chosen / chosen_tokens, policy_rejected / rejected_tokens,
+                    ref_chosen / chosen_tokens, ref_rejected / rejected_tokens, beta)
+
+
 def ipo_loss(policy_chosen, policy_rejected, ref_chosen, ref_rejected, beta):
     """(h - 1 / (2 beta))^2; in and out as dpo_loss. Azar et al. 2023, eq. 17.
 
-    Sums, as in the paper (some libraries average). The margin has a target: pairs that all
-    labelers agree on do not drive it to infinity.
+    Sums, as in the paper; TRL averages over tokens, with its authors' consent. The margin has a
+    target: pairs that all labelers agree on do not drive it to infinity.
     """
     h, *rewards = log_ratios(policy_chosen, policy_rejected, ref_chosen, ref_rejected, beta)
     return (h - 1 / (2 * beta)) ** 2, *rewards
@@ -69,6 +100,30 @@ def hinge_loss(policy_chosen, policy_rejected, ref_chosen, ref_rejected, beta):
     """
     h, *rewards = log_ratios(policy_chosen, policy_rejected, ref_chosen, ref_rejected, beta)
     return F.relu(1 - beta * h), *rewards
+
+
+def apo_zero_loss(policy_chosen, policy_rejected, ref_chosen, ref_rejected, beta):
+    """1 - sigmoid(beta h_c) + sigmoid(beta h_r); in and out as dpo_loss. D'Oosterlinck et al. 2024,
+    eq. 7.
+
+    h_c and h_r: log policy/ref of the chosen answer, of the rejected one. Each has its own anchor
+    at 0: the chosen one goes up and the rejected one down. For chosen answers that are better than
+    the policy's own. It is twice KTO's loss of a pair with a z0 of 0.
+    """
+    _, *rewards = log_ratios(policy_chosen, policy_rejected, ref_chosen, ref_rejected, beta)
+    h_c, h_r = policy_chosen - ref_chosen.detach(), policy_rejected - ref_rejected.detach()
+    return 1 - torch.sigmoid(beta * h_c) + torch.sigmoid(beta * h_r), *rewards
+
+
+def apo_down_loss(policy_chosen, policy_rejected, ref_chosen, ref_rejected, beta):
+    """sigmoid(beta h_c) + 1 - sigmoid(beta (h_c - h_r)); in and out as dpo_loss. D'Oosterlinck et
+    al. 2024, eq. 8.
+
+    Both go down, the rejected one further. For policies that are better than both answers.
+    """
+    h, *rewards = log_ratios(policy_chosen, policy_rejected, ref_chosen, ref_rejected, beta)
+    h_c = policy_chosen - ref_chosen.detach()               # (B,)
+    return torch.sigmoid(beta * h_c) + 1 - torch.sigmoid(beta * h), *rewards
 
 
 def kto_loss(policy, ref, desirable, z0, beta):
@@ -120,7 +175,9 @@ def first_loss(loss, beta, thumbs=(0.5, 0.5)):
     """What it must be where the policy is the reference; None where there is no reference.
     thumbs: kto's, as pair_losses takes them."""
     weights = sum(torch.as_tensor(side).mean().item() for side in thumbs)
-    known = {"dpo": math.log(2), "cdpo": math.log(2), "ipo": 1 / (4 * beta ** 2), "hinge": 1.0,
+    if loss in ("dpo", "cdpo", "robust", "dpo_norm"):
+        return math.log(2)
+    known = {"ipo": 1 / (4 * beta ** 2), "hinge": 1.0, "apo_zero": 1.0, "apo_down": 1.0,
              "kto": 0.5 * weights}
     return known.get(loss)
 
@@ -138,10 +195,18 @@ def pair_losses(cfg, beta, chosen, rejected, ref_chosen, ref_rejected, chosen_to
         return dpo_loss(*summed, beta)
     if cfg.loss == "cdpo":
         return dpo_loss(*summed, beta, cfg.label_smoothing)
+    if cfg.loss == "robust":
+        return robust_loss(*summed, beta, cfg.label_smoothing)
+    if cfg.loss == "dpo_norm":
+        return dpo_norm_loss(*summed, chosen_tokens, rejected_tokens, beta)
     if cfg.loss == "ipo":
         return ipo_loss(*summed, beta)
     if cfg.loss == "hinge":
         return hinge_loss(*summed, beta)
+    if cfg.loss == "apo_zero":
+        return apo_zero_loss(*summed, beta)
+    if cfg.loss == "apo_down":
+        return apo_down_loss(*summed, beta)
     if cfg.loss == "kto":
         liked = torch.ones_like(chosen, dtype=torch.bool)
         up = kto_loss(chosen, ref_chosen, liked, z0, beta)
@@ -161,9 +226,12 @@ def check_settings(cfg):
     """InputErrors that the scripts on pairs share: settings without effect."""
     if cfg.ref and cfg.loss in REFERENCE_FREE:
         raise InputError(f"--loss {cfg.loss} has no reference; leave --ref out")
-    for flag, loss in (("label_smoothing", "cdpo"), ("gamma", "simpo"), ("lambda_D", "kto"),
-                       ("lambda_U", "kto")):
+    for flag, losses in (("label_smoothing", ("cdpo", "robust")), ("gamma", ("simpo",)),
+                         ("lambda_D", ("kto",)), ("lambda_U", ("kto",))):
         own = getattr(type(cfg), flag, None)
-        if cfg.loss != loss and getattr(cfg, flag, own) != own:
+        if cfg.loss not in losses and getattr(cfg, flag, own) != own:
             raise InputError(f"--{flag} has no effect on --loss {cfg.loss}; "
-                             f"it belongs to --loss {loss}")
+                             f"it belongs to --loss {' and '.join(losses)}")
+    if cfg.loss == "robust" and cfg.label_smoothing >= 0.5:
+        raise InputError(f"--label_smoothing {cfg.label_smoothing:g}: robust needs less than 0.5; "
+                         "where half of the labels are wrong they say nothing")

@@ -144,6 +144,18 @@ def _right_pad(prompts, sampled, logps, lengths, finished, pad):
     return Rollout(ids, mask, torch.where(mask, logps.gather(1, place), 0.0), finished)
 
 
+def replaced(out, gone, new, pad):
+    """A rollout without the rows that gone (B,) marks, those of another one below -> a rollout."""
+    T = max(out.ids.shape[1], new.ids.shape[1])
+
+    def both(x, y, filler):
+        return torch.cat([F.pad(x[~gone], (0, T - x.shape[1]), value=filler),
+                          F.pad(y, (0, T - y.shape[1]), value=filler)])                 # (B, T)
+
+    return Rollout(both(out.ids, new.ids, pad), both(out.mask, new.mask, False),
+                   both(out.logp, new.logp, 0.0), torch.cat([out.finished[~gone], new.finished]))
+
+
 def answer_texts(rollout, tokenizer):
     """The answers as text, without the end token that closes them."""
     texts = []

@@ -22,9 +22,9 @@ HEAD = """# Beside the book
 
 Nathan Lambert's *RLHF Book* exists in a 19-chapter first web edition (also in Chinese) and in the
 current 17-chapter one. Chapters stand here in the order of the current one. A link leads to the
-line that is the equation, or to the function it lives in. An exercise is begun with
-`python -m exercises.start NAME`. What is listed here exists and runs; chapters that are missing
-follow.
+line that is the equation, or to the function it lives in. An experiment of [the lab](LAB.md) tries
+what is claimed: `python -m lab.NAME`. An exercise is begun with `python -m exercises.start NAME`.
+What is listed here exists and runs; chapters that are missing follow.
 """
 
 
@@ -44,28 +44,38 @@ def place(file, function, line):
 
 
 def page():
-    """-> the text of docs/BOOK.md. InputError where a function or a line is not there any more."""
+    """-> the text of docs/BOOK.md. InputError where a function or a line is not there any more.
+
+    Where links lead stands at the end of the page: in the tables no line is wider than 120.
+    """
     exercise_of = {e.function: e.name for e in tasks.EXERCISES}
-    blocks = [HEAD]
+    blocks, targets = [HEAD], []
     for chapter in json.loads(DATA.read_text(encoding="utf-8")):
-        rows = ["| equation or idea | where it is code | exercise |", "|---|---|---|"]
+        rows = ["| equation or idea | where it is code | experiment | exercise |",
+                "|---|---|---|---|"]
         for row in chapter["rows"]:
             links, found, to_do = [], not row["line"], []
             for where in row["where"]:
                 file, function = where.split("::")
                 number, is_line = place(file, function, row["line"])
                 found = found or is_line
-                links.append(f"[`{function.split('.')[-1]}`](../{file}#L{number})")
+                targets.append(f"[{len(targets) + 1}]: ../{file}#L{number}")
+                links.append(f"[`{function.split('.')[-1]}`][{len(targets)}]")
                 if function in exercise_of:
                     to_do.append(f"`{exercise_of[function]}`")
             if not found:
                 raise InputError(f"{DATA}: {row['line']!r} is in none of {row['where']}")
-            rows.append(f"| {row['idea']} | {', '.join(links)} | {', '.join(to_do)} |")
+            tried = [f"`{name}`" for name in row.get("lab", ())]
+            if missing := [name for name in row.get("lab", ())
+                           if not (ROOT / f"lab/{name}.py").exists()]:
+                raise InputError(f"{DATA}: there is no experiment {missing[0]}")
+            rows.append(f"| {row['idea']} | {', '.join(links)} | {', '.join(tried)} | "
+                        f"{', '.join(to_do)} |")
         number = chapter["current"]
         number = number if number.startswith("app") else f"Chapter {number}"
         blocks.append(f"## {number}: {chapter['chapter']} (first edition: {chapter['first']})\n\n"
                       + "\n".join(rows) + "\n")
-    return "\n".join(blocks)
+    return "\n".join([*blocks, *targets]) + "\n"
 
 
 def main():

@@ -2,6 +2,7 @@ import copy
 import json
 import math
 import random
+import typing
 from types import SimpleNamespace
 
 import pytest
@@ -14,11 +15,28 @@ from nanorlhf.batches import mismatched
 from nanorlhf.checks import check_first_loss
 from nanorlhf.files import Preference
 from nanorlhf.gpt import GPT, GPTConfig
-from nanorlhf.preference_losses import OWN_BETA, first_loss, pair_losses
+from nanorlhf.preference_losses import (
+    NAMES,
+    OWN_BETA,
+    REFERENCE_FREE,
+    first_loss,
+    pair_losses,
+)
 from nanorlhf.reference import kto_reference_point, pair_logprobs, ref_logprobs
 from nanorlhf.tokenizer import Tokenizer
 from nanorlhf.worlds import towns
-from train_dpo import dpo_loss, hinge_loss, ipo_loss, kto_loss, orpo_loss, simpo_loss
+from train_dpo import (
+    apo_down_loss,
+    apo_zero_loss,
+    dpo_loss,
+    dpo_norm_loss,
+    hinge_loss,
+    ipo_loss,
+    kto_loss,
+    orpo_loss,
+    robust_loss,
+    simpo_loss,
+)
 
 CPU = torch.device("cpu")
 TOKENIZER = Tokenizer()
@@ -219,8 +237,11 @@ def test_first_loss_is_checked():
 FOUR = {
     "dpo": dpo_loss,
     "cdpo": lambda *a: dpo_loss(*a, label_smoothing=0.2),
+    "robust": lambda *a: robust_loss(*a, label_smoothing=0.2),
     "ipo": ipo_loss,
     "hinge": hinge_loss,
+    "apo_zero": apo_zero_loss,
+    "apo_down": apo_down_loss,
 }
 
 
@@ -235,8 +256,11 @@ def by_hand(name, a, b, c, d, beta):
     return {
         "dpo": -math.log(sigmoid(beta * h)),
         "cdpo": -0.8 * math.log(sigmoid(beta * h)) - 0.2 * math.log(1 - sigmoid(beta * h)),
+        "robust": (0.2 * math.log(1 - sigmoid(beta * h)) - 0.8 * math.log(sigmoid(beta * h))) / 0.6,
         "ipo": h * h - h / beta + 1 / (4 * beta * beta),
         "hinge": max(0.0, 1 - beta * h),
+        "apo_zero": 1 - sigmoid(beta * (a - c)) + sigmoid(beta * (b - d)),
+        "apo_down": sigmoid(beta * (a - c)) + 1 - sigmoid(beta * h),
     }[name]
 
 
@@ -273,14 +297,107 @@ def test_reference_losses_and_gradients_by_hand(name, beta):
 
 @pytest.mark.parametrize(
     "name, value",
-    [("dpo", math.log(2)), ("cdpo", math.log(2)), ("ipo", 1 / 0.36), ("hinge", 1.0), ("kto", 0.5)],
+    [("dpo", math.log(2)), ("cdpo", math.log(2)), ("robust", math.log(2)),
+     ("dpo_norm", math.log(2)), ("ipo", 1 / 0.36), ("hinge", 1.0), ("apo_zero", 1.0),
+     ("apo_down", 1.0), ("kto", 0.5)],
 )
 def test_first_loss_of_each(name, value):
     """What the script asserts at step 1, and that it asserts the same number."""
     cfg, (chosen, rejected, *_) = train_dpo.Config(loss=name, beta=0.3), four(5)
-    losses, *rewards = pair_losses(cfg, 0.3, chosen, rejected, chosen, rejected, None, None, 0.0)
+    tokens = torch.tensor([5, 6, 7, 8, 9]), torch.tensor([9, 3, 4, 20, 1])
+    losses, *rewards = pair_losses(cfg, 0.3, chosen, rejected, chosen, rejected, *tokens, 0.0)
     torch.testing.assert_close(losses, torch.full_like(losses, value))
     assert first_loss(name, 0.3) == pytest.approx(value) and all((r == 0).all() for r in rewards)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in REFERENCE_FREE])
+def test_no_first_loss_is_steeper_than_its_bound_allows(name):
+    """A loss that a nat changes by more than 4 beta of itself: rounding alone would trip the check
+    of the first step."""
+    cfg, beta = train_dpo.Config(loss=name), 0.3
+    if name in ("cdpo", "robust"):
+        cfg = train_dpo.Config(loss=name, label_smoothing=0.4)
+    chosen, rejected, *_ = (x.requires_grad_() for x in four(5))
+    tokens = torch.tensor([5, 6, 7, 8, 9]), torch.tensor([9, 3, 4, 20, 1])
+    losses, *_ = pair_losses(cfg, beta, chosen, rejected, chosen.detach(), rejected.detach(),
+                             *tokens)
+    losses.sum().backward()
+    steepest = max(chosen.grad.abs().max(), rejected.grad.abs().max())
+    assert 0 < steepest <= 4 * beta * first_loss(name, beta) * (1 + 1e-9)
+
+
+def test_every_loss_can_be_asked_for():
+    """A loss without a beta of its own, or one that a script does not know."""
+    assert set(OWN_BETA) == set(NAMES) and set(REFERENCE_FREE) < set(NAMES)
+    for script in (train_dpo, train_online_dpo):
+        assert typing.get_args(typing.get_type_hints(script.Config)["loss"]) == NAMES
+
+
+@pytest.mark.parametrize("e", [0.1, 0.3, 0.45])
+def test_robust_over_the_flips_is_dpo_on_the_right_labels(e):
+    """Chowdhury et al. 2024: seen as it is with 1 - e and the other way round with e, a pair costs
+    what DPO makes of it, and pulls as DPO does; with no label wrong it is DPO."""
+    pc, pr, rc, rr = four(9)
+    pc, pr = pc.requires_grad_(), pr.requires_grad_()
+    seen = (1 - e) * robust_loss(pc, pr, rc, rr, 0.3, e)[0]
+    seen = seen + e * robust_loss(pr, pc, rr, rc, 0.3, e)[0]
+    right = dpo_loss(pc, pr, rc, rr, 0.3)[0]
+    torch.testing.assert_close(seen, right, rtol=0, atol=1e-12)
+    for got, expected in zip(*(torch.autograd.grad(x.sum(), (pc, pr)) for x in (seen, right))):
+        torch.testing.assert_close(got, expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(robust_loss(pc, pr, rc, rr, 0.3, 0.0)[0], right)
+    # and it never stops pulling
+    far = torch.tensor([1e3], dtype=torch.float64, requires_grad=True)
+    zero = torch.zeros_like(far)
+    [slope] = torch.autograd.grad(robust_loss(far, zero, zero, zero, 0.3, e)[0], far)
+    assert slope.item() == pytest.approx(-0.3 * e / (1 - 2 * e))
+
+
+def test_apo_zero_is_two_thumbs_at_an_anchor_of_0():
+    """D'Oosterlinck et al. 2024, eq. 7, as KTO's pair with z0 = 0; one side of it turned over would
+    raise what was rejected."""
+    pc, pr, rc, rr = (x.requires_grad_() for x in four(10))
+    losses, *rewards = apo_zero_loss(pc, pr, rc, rr, 0.3)
+    kto = pair_losses(train_dpo.Config(loss="kto"), 0.3, pc, pr, rc, rr, None, None, 0.0)
+    torch.testing.assert_close(losses, 2 * kto[0])
+    torch.testing.assert_close(rewards, list(kto[1:]))
+    slopes = torch.autograd.grad(losses.sum(), (pc, pr))
+    assert (slopes[0] < 0).all() and (slopes[1] > 0).all()
+    torch.testing.assert_close(losses + apo_zero_loss(pr, pc, rr, rc, 0.3)[0],
+                               torch.full_like(losses, 2.0))
+
+
+def test_apo_down_lowers_both():
+    """D'Oosterlinck et al. 2024, eq. 8: the chosen answer down too, as soon as the margin is wider
+    than it is far from the reference; the rejected one always."""
+    h_c = torch.tensor([-2.0, -0.5, 0.0, 1.0], dtype=torch.float64, requires_grad=True)
+    h_r = (h_c.detach() - 4).requires_grad_()
+    zero = torch.zeros_like(h_c)
+    losses, *_ = apo_down_loss(h_c, h_r, zero, zero, 0.3)
+    slopes = torch.autograd.grad(losses.sum(), (h_c, h_r))
+    assert (slopes[0] > 0).all() and (slopes[1] > 0).all()
+    # at the reference nothing moves the chosen one yet
+    start = torch.zeros_like(h_c, requires_grad=True)
+    [slope] = torch.autograd.grad(apo_down_loss(start, zero, zero, zero, 0.3)[0].sum(), start)
+    assert (slope.abs() < 1e-12).all()
+
+
+def test_dpo_norm_divides_each_answer_by_its_own_length():
+    """Lambert et al. 2024, eq. 6, by hand; with answers of n tokens DPO at beta / n; an answer that
+    says all twice has the same loss. Lengths exchanged, or of the policy's side alone."""
+    pc, pr, rc, rr = four(11)
+    n_c, n_r = torch.tensor([5, 6, 7, 8, 9]), torch.tensor([9, 3, 4, 20, 1])
+    losses, chosen, rejected = dpo_norm_loss(pc, pr, rc, rr, n_c, n_r, 5.0)
+    for loss, a, b, c, d, n, m in zip(losses.tolist(), pc, pr, rc, rr, n_c, n_r):
+        assert loss == pytest.approx(-math.log(sigmoid(5 * ((a - c) / n - (b - d) / m).item())))
+    torch.testing.assert_close(chosen, 5.0 * (pc - rc) / n_c)
+    torch.testing.assert_close(rejected, 5.0 * (pr - rr) / n_r)
+    seven = torch.full_like(n_c, 7)
+    torch.testing.assert_close(dpo_norm_loss(pc, pr, rc, rr, seven, seven, 5.0)[0],
+                               dpo_loss(pc, pr, rc, rr, 5.0 / 7)[0])
+    torch.testing.assert_close(dpo_norm_loss(2 * pc, pr, 2 * rc, rr, 2 * n_c, n_r, 5.0)[0], losses)
+    through = pair_losses(train_dpo.Config(loss="dpo_norm"), 5.0, pc, pr, rc, rr, n_c, n_r)
+    torch.testing.assert_close(through[0], losses)
 
 
 def test_ipo_is_least_at_half_an_inverse_beta():

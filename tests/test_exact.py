@@ -633,7 +633,7 @@ MASKED = {
     **{
         f"grpo, {ratio}, {objective}, {how}": grpo_loss(ratio, objective, how)
         for ratio in ("token", "sequence")
-        for objective in ("clip", "cispo")
+        for objective in ("clip", "cispo", "sapo")
         for how in ("token", "sequence", "fixed")
     },
 }

@@ -269,3 +269,76 @@ def test_main_of_grpo_leaves_flat_groups_out(monkeypatch, tmp_path):
     assert 0 < kept.sum() < len(kept) and (price[:, 0] != price[:, 1]).any()
     updates = torch.cat([args[1] * args[3] for args, _ in losses])
     same_rows(updates, rollouts[0][1].logp[kept].repeat(2, 1))
+
+
+@pytest.mark.parametrize("kl_in", ["reward", "loss"])
+def test_main_of_grpo_leaves_out_what_was_cut_off(kl_in, monkeypatch, tmp_path):
+    """--overlong filter: the answers that end kept out instead, or one epoch long; a score that
+    does not count in its group any more."""
+    rollouts, groups, losses = (
+        spy(monkeypatch, train_grpo, name)
+        for name in ("generate", "group_advantages", "policy_loss")
+    )
+    reward_model = Table(1, 1.5, 0.4).float()
+    play(monkeypatch, tmp_path, train_grpo, Table(phase=1.0).float(), Table(phase=4.0).float(),
+         reward_model, steps=1, prompts=12, samples_per_prompt=4, epochs=2, minibatches=2,
+         unfinished=0.7, overlong="filter", kl_in=kl_in)
+    out = rollouts[0][1]
+    assert 0 < out.finished.sum() < len(out.finished)
+    (scores, *_), advantages = groups[0]
+    torch.testing.assert_close(scores.flatten(), graded(reward_model, out, 0.7), rtol=0, atol=1e-5)
+    for column, of_all in ((args[1] * args[3] for args, _ in losses), out.logp), (
+            (args[2] for args, _ in losses), advantages.view(-1, 1)):
+        same_rows(torch.cat(list(column)), of_all[out.finished].repeat(2, 1))
+
+
+def test_main_of_grpo_takes_length_off_the_score(monkeypatch, tmp_path):
+    """--overlong penalty: at its third token of three an answer costs 1, at its second 1/2, with a
+    buffer of 2; the penalty for not ending taken off beside it."""
+    rollouts, groups = (spy(monkeypatch, train_grpo, name)
+                        for name in ("generate", "group_advantages"))
+    reward_model = Table(1, 1.5, 0.4).float()
+    play(monkeypatch, tmp_path, train_grpo, Table(phase=1.0).float(), Table(phase=4.0).float(),
+         reward_model, steps=1, prompts=12, samples_per_prompt=4, overlong="penalty",
+         overlong_buffer=2)
+    out = rollouts[0][1]
+    lengths = out.mask.sum(1).tolist()
+    assert set(lengths) == {1, 2, 3}
+    off = torch.tensor([(0, 0.5, 1)[n - 1] for n in lengths])
+    torch.testing.assert_close(groups[0][0][0].flatten(), graded(reward_model, out, 0.0) - off,
+                               rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("times", [1, 40])
+def test_main_of_grpo_fills_up_with_groups_that_differ(times, monkeypatch, tmp_path):
+    """--refill: groups with spread thrown away, scores or questions of other answers, a batch that
+    shrinks, rows whose padding is not as wide; and no more than that many times."""
+    reward_model = Table(1, 0.0).float()
+    with torch.no_grad():
+        # answers of three tokens score 1, shorter ones 0
+        reward_model.weight[2 * V ** 3:] = 1.0
+    rollouts, written, graded_as, groups, losses = (
+        spy(monkeypatch, train_grpo, name)
+        for name in ("generate", "replaced", "true_rewards", "group_advantages", "policy_loss")
+    )
+    play(monkeypatch, tmp_path, train_grpo, Table(phase=1.0).float(), Table(phase=4.0).float(),
+         reward_model, steps=1, prompts=12, samples_per_prompt=2, epochs=1, minibatches=1,
+         unfinished=0.0, refill=times)
+    first, out, scores = rollouts[0][1], written[-1][1], groups[0][0][0]
+    assert scores.shape == (12, 2) and out.ids.shape[0] == 24
+    torch.testing.assert_close(scores.flatten(), graded(reward_model, out, 0.0))
+    assert (out.ids[::2, 0] == out.ids[1::2, 0]).all()
+    # the true reward is asked for the questions that stand in the rows
+    (_, last, questions), _ = graded_as[-1]
+    assert last is out and [int(q.text) for q in questions] == out.ids[:, 0].tolist()
+    # what was drawn: as many groups each time as were flat
+    before = graded(reward_model, first, 0.0).view(12, 2)
+    flat = before[:, 0] == before[:, 1]
+    assert 0 < flat.sum() < 12 and len(rollouts[1][1].ids) == 2 * flat.sum()
+    assert (len(rollouts) == 2) if times == 1 else (scores[:, 0] != scores[:, 1]).all()
+    # and those that differed stay, with the log-probs they were written with
+    kept = (~flat).repeat_interleave(2)
+    torch.testing.assert_close(out.ids[: kept.sum(), : first.ids.shape[1]], first.ids[kept])
+    _, old_logp, used, mask, *_ = losses[0][0]
+    same_rows(torch.cat([old_logp * mask, used], 1),
+              torch.cat([out.logp, groups[0][1].view(-1, 1)], 1))

@@ -1,5 +1,6 @@
 """train_grpo.py's formulas against hand-worked numbers, independent float64 formulas and finite
 differences."""
+import itertools
 import math
 import re
 
@@ -9,7 +10,14 @@ import torch
 import train_grpo
 from nanorlhf import InputError, settings
 from nanorlhf.functional import masked_sum
-from train_grpo import Config, group_advantages, is_flat, policy_loss
+from nanorlhf.policy_losses import (
+    SAPO_TAU,
+    gdpo_advantages,
+    maxrl_advantages,
+    off_policy_mask,
+    sapo_loss,
+)
+from train_grpo import Config, group_advantages, is_flat, overlong_penalty, policy_loss
 
 KINDS = ("reinforce", "rloo", "grpo", "dr_grpo")
 
@@ -154,7 +162,8 @@ RECIPES = {"grpo": dict(clip_low=0.2, clip_high=0.2, how="sequence"),
            "dapo": dict(clip_low=0.2, clip_high=0.28, how="token"),
            "dr_grpo": dict(clip_low=0.2, clip_high=0.2, how="fixed", max_len=7),
            "gspo": dict(clip_low=3e-4, clip_high=4e-4, ratio="sequence", how="sequence"),
-           "cispo": dict(clip_low=0.2, clip_high=0.28, objective="cispo", how="token")}
+           "cispo": dict(clip_low=0.2, clip_high=0.28, objective="cispo", how="token"),
+           "sapo": dict(clip_low=0.2, clip_high=0.2, objective="sapo", how="sequence")}
 
 
 def batch(recipe):
@@ -211,9 +220,12 @@ def by_definition(
                       sum((at[b, u] - old_logp[b, u]).item() for u in place) / len(place))
             r = math.exp(change)
             capped = min(max(r, 1 - clip_low), 1 + clip_high)
-            losses.append(
-                -min(r * A, capped * A) if objective == "clip" else -capped * A * logp[b, t].item()
-            )
+            tau = 1.0 if A > 0 else 1.05
+            losses.append({
+                "clip": -min(r * A, capped * A),
+                "cispo": -capped * A * logp[b, t].item(),
+                "sapo": -A * 4 / tau / (1 + math.exp(-tau * (r - 1))),
+            }[objective])
         rows.append(losses)
     if how == "token":
         return sum(map(sum, rows)) / sum(map(len, rows))
@@ -259,7 +271,7 @@ def test_loss_and_gradient_by_definition(recipe):
 )
 def test_where_the_clip_stops_the_gradient(ratio, A, moves):
     """Only a step too far in the advantage's own direction is stopped; clip-higher lets a rare
-    token rise on; CISPO stops nothing."""
+    token rise on; CISPO stops nothing; in SAPO all fades."""
     for recipe, how in RECIPES.items():
         if recipe == "gspo":                # the same drama at a thousandth of the size
             lr, low, high = (ratio - 1) * 1e-3, 2e-4, 2.8e-4
@@ -270,16 +282,34 @@ def test_where_the_clip_stops_the_gradient(ratio, A, moves):
         zero, one = torch.zeros(1, 1).double(), torch.ones(1, 1).double()
         policy_loss(new, zero, A * one, one.bool(), **how)[0].backward()
         low, high = how["clip_low"], how["clip_high"]
-        expected = (
-            -A * min(max(math.exp(lr), 1 - low), 1 + high)
-            if recipe == "cispo"
-            else -A * math.exp(lr)
-        )
-        if recipe != "cispo" and not (moves == "both" or moves == "dapo" and high > low):
+        expected = -A * math.exp(lr)
+        if recipe == "cispo":
+            expected = -A * min(max(math.exp(lr), 1 - low), 1 + high)
+        elif recipe == "sapo":
+            expected /= math.cosh((1.0 if A > 0 else 1.05) * (math.exp(lr) - 1) / 2) ** 2
+        elif not (moves == "both" or moves == "dapo" and high > low):
             expected = 0.0
         assert new.grad.item() == pytest.approx(expected / how.get("max_len", 1), abs=1e-12), (
             recipe
         )
+
+
+def test_the_gate_of_sapo():
+    """Its gradient by log pi is A ratio sech^2(tau (ratio - 1) / 2), A at ratio 1; a temperature of
+    the other sign, or 2 / tau for 4 / tau, which would halve every step."""
+    assert SAPO_TAU == (1.0, 1.05)
+    for A, tau in ((1.3, 1.0), (-0.7, 1.05)):
+        log_ratio = torch.linspace(-3, 2, 101, dtype=torch.float64).requires_grad_()
+        advantages = torch.full_like(log_ratio, A)
+        [slope] = torch.autograd.grad(-sapo_loss(log_ratio.exp(), advantages).sum(), log_ratio)
+        ratio = log_ratio.exp().detach()
+        expected = A * ratio / torch.cosh(tau * (ratio - 1) / 2) ** 2
+        torch.testing.assert_close(slope, expected, rtol=1e-12, atol=1e-12)
+        assert slope[60].item() == pytest.approx(A) and ratio[60].item() == pytest.approx(1)
+    # its limit: with ratios near 1 the plain policy gradient, which has no gate
+    near = torch.tensor([1 - 1e-4, 1 + 1e-4], dtype=torch.float64)
+    change = -sapo_loss(near, torch.ones_like(near)).diff()
+    assert change.item() == pytest.approx(2e-4, rel=1e-6)
 
 
 def test_statistics_by_hand():
@@ -305,7 +335,7 @@ def test_statistics_by_hand():
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_on_policy_every_recipe_is_the_policy_gradient(recipe):
     """At ratio 1 the gradient is -A times each token's share, whatever the recipe; the loss of
-    centred groups is 0 there."""
+    centred groups is 0 there, but with SAPO's two temperatures."""
     logp, _, _, mask = batch(recipe)
     mask = mask[:4]
     advantages = torch.tensor([1.0, -1.0, 2.0, -2.0]).double()[:, None]
@@ -319,7 +349,7 @@ def test_on_policy_every_recipe_is_the_policy_gradient(recipe):
     }[RECIPES[recipe]["how"]]
     torch.testing.assert_close(new.grad, torch.where(mask, -advantages * share, 0.0))
     assert stats["clip_low"] == stats["clip_high"] == stats["ratio_error"] == 0
-    if RECIPES[recipe]["how"] == "sequence":
+    if RECIPES[recipe]["how"] == "sequence" and recipe != "sapo":
         assert loss.item() == pytest.approx(0, abs=1e-12) and new.grad.abs().max() > 0.04
 
 
@@ -355,6 +385,97 @@ def test_masked_sum():
     assert masked_sum(x, mask).tolist() == [5.0, 0.0]
 
 
+# ---- length, and advantages without a flag ----
+
+def test_the_overlong_penalty_by_hand():
+    """DAPO, eq. 13, with 20 tokens and a buffer of 8: 0 up to 12, -1 at 20, a line between. A line
+    that begins elsewhere, or pays for length."""
+    lengths = torch.tensor([1, 12, 13, 16, 19, 20])
+    got = overlong_penalty(lengths, 20, 8)
+    torch.testing.assert_close(got, torch.tensor([0, 0, -0.125, -0.5, -0.875, -1.0]))
+    # only the distance to the longest counts
+    torch.testing.assert_close(overlong_penalty(lengths + 44, 64, 8), got)
+    # and in a buffer as long as the answer all of it does
+    assert overlong_penalty(torch.tensor([5]), 20, 20).item() == -0.25
+
+
+@pytest.mark.parametrize("K", [2, 3, 5])
+@pytest.mark.parametrize("p", [0.05, 0.5, 0.9])
+def test_maxrl_on_average(K, p):
+    """All 2^K outcomes of K answers that are right with probability p = sigmoid(x): the expected
+    step is dp/dx times 1 + (1-p) + ... + (1-p)^(K-2). A term too many, as without the baseline."""
+    score, step = {1.0: 1 - p, 0.0: -p}, 0.0            # d log pi / dx of a right and a wrong one
+    for outcome in itertools.product((0.0, 1.0), repeat=K):
+        chance = math.prod(p if r else 1 - p for r in outcome)
+        advantages = maxrl_advantages(torch.tensor([outcome], dtype=torch.float64))[0].tolist()
+        step += chance * sum(A * score[r] for A, r in zip(advantages, outcome)) / K
+    slope = p * (1 - p)                                 # dp/dx; of log p it is slope / p
+    assert step == pytest.approx(slope * sum((1 - p) ** k for k in range(K - 1)), rel=1e-12)
+    assert step < slope / p
+
+
+def test_maxrl_by_hand():
+    """A group without a right answer, or without a wrong one, says nothing; two answers are RLOO's;
+    a reward that is no 0 or 1 has no maximum likelihood."""
+    r = torch.tensor([[1.0, 0, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0], [1, 1, 1, 1]])
+    expected = torch.tensor([[3.0, -1, -1, -1], [1, 1, -1, -1], [0, 0, 0, 0], [0, 0, 0, 0]])
+    torch.testing.assert_close(maxrl_advantages(r), expected)
+    two = torch.tensor([[1.0, 0], [0, 1], [0, 0], [1, 1]])
+    torch.testing.assert_close(maxrl_advantages(two), group_advantages(two, "rloo"))
+    with pytest.raises(ValueError, match="0 and 1 alone"):
+        maxrl_advantages(torch.tensor([[0.5, 1.0]]))
+
+
+def test_gdpo_by_hand():
+    """Two prompts, two answers, two parts, the second worth half: one std for both parts or for the
+    batch; a flat part that does; no std over the batch."""
+    parts = torch.tensor([[[0.0, 50.0], [1.0, 10.0]], [[3.0, 0.0], [3.0, 1.0]]]).double()
+    # in units of 1/sqrt 2: 1 - 1/2 for the first prompt's second answer, 1/2 for the second's
+    got = gdpo_advantages(parts, torch.tensor([1.0, 0.5]).double())
+    half = math.sqrt(3) / 2                 # of +-a, +-a the std is 2a / sqrt 3
+    expected = torch.tensor([[-half, half], [-half, half]]).double()
+    torch.testing.assert_close(got, expected, rtol=0, atol=1e-3)
+    assert (gdpo_advantages(torch.full((2, 3, 2), 0.3), torch.ones(2)) == 0).all()
+    with pytest.raises(ValueError, match="needs 2, not 1"):
+        gdpo_advantages(torch.ones(3, 1, 2), torch.ones(2))
+
+
+def test_gdpo_forgets_each_part_s_scale():
+    """Parts added up before they are normalised: the one with the larger spread decides alone."""
+    parts = torch.stack([scores(), scores(K=5).flip(0)], 2)                     # (P, K, M)
+    weights = torch.tensor([1.0, 0.5]).double()
+    got = gdpo_advantages(parts, weights)
+    assert got.mean().abs() < 1e-12 and got.std().item() == pytest.approx(1, abs=1e-3)
+    other = parts * torch.tensor([10.0, 1.0]) + torch.tensor([-3.0, 7.0])
+    torch.testing.assert_close(gdpo_advantages(other, weights), got, rtol=0, atol=2e-3)
+    torch.testing.assert_close(gdpo_advantages(parts.flip(2), weights.flip(0)), got)
+    torch.testing.assert_close(gdpo_advantages(parts, 8 * weights), got, rtol=0, atol=1e-3)
+    # one part alone: GRPO's advantages, whitened
+    alone = group_advantages(parts[..., 0], "grpo")
+    torch.testing.assert_close(gdpo_advantages(parts[..., :1], weights[:1]),
+                               alone / (alone.std() + 1e-4))
+
+
+def test_what_the_off_policy_mask_drops():
+    """Good answers dropped, or answers that have become likelier; a sum for the mean over tokens;
+    pads counted."""
+    nan = math.nan
+    old_logp = torch.full((5, 3), -1.0)
+    drift = torch.tensor([[0.9, 0, 0], [0.9, 0.3, nan], [2, 2, 2], [-4, -4, -4], [9, 9, 9]])
+    logp = old_logp - drift
+    mask = torch.tensor([[1, 1, 1], [1, 1, 0], [1, 1, 1], [1, 1, 1], [0, 0, 0]]).bool()
+    advantages = torch.tensor([-1.0, -1, 1, -1, -1])[:, None]
+    # 0.3, 0.6, 2, -4 and 0 nats a token
+    kept = off_policy_mask(advantages, old_logp, logp, mask, 0.5)
+    assert kept.tolist() == [True, False, True, True, True]
+    per_token = off_policy_mask(advantages.expand(5, 3), old_logp, logp, mask, 0.5)
+    assert torch.equal(per_token, kept)
+    # only the sign of an advantage counts, and nothing is dropped on-policy or without a bound
+    assert torch.equal(off_policy_mask(9 * advantages, old_logp, logp, mask, 0.5), kept)
+    assert off_policy_mask(advantages, logp, logp, mask, 0.0).all()
+    assert off_policy_mask(advantages, old_logp, logp, mask, math.inf).all()
+
+
 # ---- settings ----
 
 @pytest.mark.parametrize(
@@ -366,6 +487,13 @@ def test_masked_sum():
         ("--temperature 0", "always gives the same"),
         ("--ratio sequence --aggregate token", "--aggregate sequence"),
         ("--ratio sequence --aggregate fixed", "--aggregate sequence"),
+        ("--objective sapo --clip_high 0.28", "a gate in place of the clip"),
+        ("--objective sapo --clip_low 0.1", "a gate in place of the clip"),
+        ("--advantage reinforce --skip_flat", "--skip_flat is for"),
+        ("--advantage reinforce --refill 2", "--refill is for"),
+        ("--overlong penalty --unfinished 1", "stands in its place"),
+        ("--overlong filter --overlong_buffer 4", "without --overlong penalty"),
+        ("--overlong penalty --overlong_buffer 9 --max_new_tokens 8", "more than an answer's"),
     ],
 )
 def test_settings_that_cannot_work(flags, why):

@@ -22,6 +22,8 @@ TRAINING = {
     "ppo": ("train_ppo", "--steps", 4, "--batch_size", 8),
     "ptx": ("train_ppo", "--steps", 4, "--batch_size", 8, "--ptx", 0.1, "--out", "ptx"),
     "grpo": ("train_grpo", "--steps", 4, "--prompts", 4),
+    "dapo": ("train_grpo", "--steps", 4, "--prompts", 4, "--samples_per_prompt", 2, "--reward",
+             "verifier", "--refill", 2, "--overlong", "penalty", "--out", "dapo"),
     "dpo": ("train_dpo", "--steps", 4),
     "kto": ("train_dpo", "--steps", 4, "--loss", "kto", "--out", "kto"),
     "online": ("train_online_dpo", "--steps", 4, "--judge", "reward_model", "--out", "online"),

@@ -10,7 +10,7 @@ from torch import nn
 import make_preferences
 from make_preferences import Config as Asking
 from make_preferences import compare, judge_alone
-from nanorlhf import worlds
+from nanorlhf import InputError, worlds
 from nanorlhf.batches import by_prompt, pair_batch
 from nanorlhf.files import Preference
 from nanorlhf.functional import last_token
@@ -20,7 +20,14 @@ from nanorlhf.rollout import score_answers
 from nanorlhf.tokenizer import Tokenizer
 from nanorlhf.worlds import labelers, towns
 from train_prm import judged_loss, verdicts
-from train_rm import Config, pairs_loss, plackett_luce_loss, preference_loss, ranked
+from train_rm import (
+    Config,
+    centring_loss,
+    pairs_loss,
+    plackett_luce_loss,
+    preference_loss,
+    ranked,
+)
 
 
 class LastId(nn.Module):
@@ -342,6 +349,37 @@ def test_label_noise_is_half_a_coin_toss():
         Tokenizer(),
     )
     assert row["certainty"] == pytest.approx(0.5) and row["chosen"] == "answer 0"
+
+
+# ---- centring ----
+
+def test_centring_sees_what_differences_do_not():
+    """By hand; it forgives no offset of both scores, where Bradley-Terry forgives any; and the
+    other way round for a difference."""
+    chosen, rejected = torch.tensor([1.5, -2.0, 0.3]), torch.tensor([0.5, 1.0, -0.3])
+    torch.testing.assert_close(centring_loss(chosen, rejected), torch.tensor([4.0, 1.0, 0.0]))
+    torch.testing.assert_close(centring_loss(chosen + 0.7, rejected - 0.7),
+                               centring_loss(chosen, rejected))
+    offset = torch.tensor([3.0, -1.0, 0.5], requires_grad=True)
+    args = chosen + offset, rejected + offset
+    [slope] = torch.autograd.grad(preference_loss(*args), offset)
+    assert slope.abs().max() < 1e-6
+    [slope] = torch.autograd.grad(centring_loss(*args).sum(), offset)
+    torch.testing.assert_close(slope, 4 * (args[0] + args[1]).detach())
+
+
+def test_centring_is_weighed_as_the_pairs_are():
+    """A prompt with four pairs that is centred four times as hard; a weight that is not the
+    flag's."""
+    few, many = ([Preference([1], [2], [3])],
+                 [Preference([5], [a], [b]) for a, b in ((7, 6), (9, 8), (4, 2), (6, 1))])
+    plain, with_it = (pairs_loss(LastId(), [few, many], Config(centring=c), 0, torch.device("cpu"))
+                      for c in (0.0, 0.01))
+    by_hand = (5 ** 2 + (13 ** 2 + 17 ** 2 + 6 ** 2 + 7 ** 2) / 4) / 2
+    assert (with_it[0] - plain[0]).item() == pytest.approx(0.01 * by_hand, rel=1e-5)
+    assert with_it[1] == plain[1]
+    with pytest.raises(InputError, match="losses on pairs"):
+        Config(loss="plackett_luce", centring=0.01)
 
 
 # ---- rankings ----

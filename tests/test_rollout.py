@@ -6,7 +6,7 @@ import torch
 from nanorlhf import InputError
 from nanorlhf.functional import token_logprobs
 from nanorlhf.gpt import GPT, GPTConfig
-from nanorlhf.rollout import generate, sample_token
+from nanorlhf.rollout import generate, replaced, sample_token
 
 PROMPTS = [[3, 4, 5, 6], [7], [8, 9]]
 
@@ -51,6 +51,26 @@ def test_a_batch_answers_as_its_rows_alone():
             model, PROMPTS, 8, eos=1, top_k=1, generator=torch.Generator().manual_seed(3)
         ).responses()
     )
+
+
+@pytest.mark.parametrize("budgets", [(10, 2), (2, 10)])
+def test_replaced_rows(budgets):
+    """The wrong rows gone, a column of another row, a pad that counts as an answer's token: all
+    that is known of a row must go where its ids go."""
+    model = tiny()
+    old, new = (
+        generate(model, PROMPTS * 2, budget, eos=1, generator=torch.Generator().manual_seed(budget))
+        for budget in budgets
+    )
+    gone = torch.tensor([True, False, False, True, False, True])
+    out = replaced(old, gone, new, pad=0)
+    assert old.ids.shape[1] != new.ids.shape[1] and not old.finished.all()
+    stay = [1, 2, 4]
+    answers = [old.responses()[i] for i in stay] + new.responses()
+    assert out.responses() == answers and len(set(map(len, answers))) > 2
+    assert out.finished.tolist() == [answer[-1] == 1 for answer in answers]
+    again = token_logprobs(model(out.ids), out.ids)
+    assert (out.logp - again)[out.mask].abs().max() < 1e-4 and (out.logp[~out.mask] == 0).all()
 
 
 def test_what_does_not_fit_is_an_error():

@@ -17,6 +17,7 @@ from test_gpt2 import needs_gpt2
 
 from nanorlhf import batches, checkpoints
 from nanorlhf.gpt import GPT, GPTConfig, ScalarModel
+from nanorlhf.preference_losses import NAMES
 from nanorlhf.tokenizer import Tokenizer
 from nanorlhf.worlds import towns
 
@@ -580,14 +581,15 @@ def test_tidy_and_gullible_need_a_world_that_has_them(pipeline, tmp_path, monkey
 DPO = ("--device", "cpu", "--steps", 2, "--batch_size", 4)
 
 
-@pytest.mark.parametrize("loss", ["cdpo", "ipo", "hinge", "kto", "orpo", "simpo"])
+@pytest.mark.parametrize("loss", [loss for loss in NAMES if loss != "dpo"])
 def test_every_loss_of_dpo_trains(loss, pipeline, tmp_path, monkeypatch, capsys):
     """A loss that the script cannot reach, or whose first value is not what policy == reference
     makes it; a reference read in vain."""
     folder = copy_run(pipeline, tmp_path / "run")
     call(monkeypatch, "train_dpo", "--run", folder, "--loss", loss, "--out", f"dpo_{loss}", *DPO)
     rows = read_log(f"{folder}/dpo_{loss}")
-    first = {"cdpo": math.log(2), "ipo": 25.0, "hinge": 1.0, "kto": 0.5}.get(loss)
+    first = {"cdpo": math.log(2), "robust": math.log(2), "dpo_norm": math.log(2), "ipo": 25.0,
+             "hinge": 1.0, "apo_zero": 1.0, "apo_down": 1.0, "kto": 0.5}.get(loss)
     assert [row["step"] for row in rows] == [1, 2] and all(
         math.isfinite(v) for row in rows for v in row.values()
     )
@@ -682,6 +684,7 @@ def test_online_pairs_need_two_answers(monkeypatch):
         (("--loss", "orpo", "--ref", "out/x"), "leave --ref out"),
         (("--label_smoothing", 0.2), "belongs to --loss cdpo"),
         (("--loss", "orpo", "--gamma", 0), "belongs to --loss simpo"),
+        (("--loss", "robust", "--label_smoothing", 0.5), "robust needs less than 0.5"),
     ],
 )
 def test_settings_of_dpo_that_contradict_each_other(flags, words, monkeypatch):
