@@ -8,7 +8,7 @@ reward models helps, most of all its minimum.
 Varied: the labels that the reward model has, one pair a prompt, or all pairs; PPO and GRPO without
 a price of KL, and best-of-N; three heads on the same labels or on a third each, at equal labels.
 Drawn: gold, less SFT's, against d. The KL of best-of-N is its bound, log N - (N - 1) / N. Both
-forms are fitted to both methods by least squares.
+forms are fitted to both methods by least squares, up to 40 nats.
 """
 import math
 import sys
@@ -78,11 +78,21 @@ def point(scores, gold, k):
             "gold": mean([expected_best_of(s, k, g) for s, g in zip(scores, gold, strict=True)])}
 
 
-def fits(kl, gained):
-    """Gao et al.'s two forms, by least squares -> {form: {"a", "b", "rms", "peak": where it is
-    highest, in nats}}"""
-    d, made = np.sqrt(np.maximum(kl, 1e-9)), {}
-    gained = np.array(gained)
+def gold_of_asked(folder, seed, n):
+    """SFT's mean gold on what PPO and GRPO are asked: other questions than the held-out ones."""
+    run, world, _ = exam.held_out(folder, seed)
+    questions = world.questions(n, seeds.rng(seed, "lab asked"), world.JUDGED)
+    said = run.answer(run.sft, "asked", [run.tokenizer.prompt(q.text) for q in questions],
+                      "lab asked")
+    return float(np.mean(world.columns(questions, said.texts, said.finished)["gold"]))
+
+
+def fits(kl, gained, furthest=40):
+    """Gao et al.'s two forms, by least squares up to so many nats -> {form: {"a", "b", "rms",
+    "peak": where it is highest, in nats}}"""
+    # at least 0: a KL that is measured on 64 answers can come out a little under it
+    kl, gained = np.maximum(kl, 1e-9), np.array(gained)
+    d, gained, made = np.sqrt(kl[kl <= furthest]), gained[kl <= furthest], {}
     for form, second in (("a d - b d^2", d ** 2), ("a d - b d log d", d * np.log(d))):
         (a, b), *_ = np.linalg.lstsq(np.stack([d, -second], 1), gained, rcond=None)
         rms = float(np.sqrt(np.mean((a * d - b * second - gained) ** 2)))
@@ -104,12 +114,12 @@ def run(folder, seed, labels, ensemble, n, best_of_prompts, steps, prompts=exam.
         models[f"PPO, {count} labels"] = (f"lab/ppo_rm_{count}", "train_ppo",
                                           {**free, "reward": f"{folder}/lab/rm_{count}"})
     rows = exam.marks_of(folder, seed, {"sft": ("sft", "", {}), **models}, prompts)
+    start = rows["sft"]["asked"] = gold_of_asked(folder, seed, 4 * prompts)
     for name, (made, _, _) in models.items():
         path = path_of(f"{folder}/{made}", ("kl", "gold", "score"))
-        start = rows["sft"]["at_1"]["gold"]
-        # at least 0: a KL that is measured on 64 answers can come out a little under it
-        kl, gained = np.maximum(path["kl"], 0), np.array(path["gold"]) - start
-        rows[name] |= {"path": path, "fits": fits(kl, gained), "peak": float(np.max(path["gold"]))}
+        gained = np.array(path["gold"]) - start
+        rows[name] |= {"path": path, "peak": float(gained.max()),
+                       "fits": fits(path["kl"], gained)}
         rows[name]["over_sft"] = exam.gain(folder, seed, rows[name], rows["sft"], prompts=prompts)
     judges = {what: [name] for what, name in alone.items()}
     same, third = ([name for what, name in rewards.items() if what.startswith(kind)]
@@ -118,7 +128,7 @@ def run(folder, seed, labels, ensemble, n, best_of_prompts, steps, prompts=exam.
                "thirds, mean": third, "thirds, minimum": third}
     for name, curve in best_of_n(folder, seed, judges, n, best_of_prompts).items():
         gained = [point["gold"] - curve[0]["gold"] for point in curve]
-        rows[f"best of N, {name}"] = {"curve": curve, "peak": max(p["gold"] for p in curve),
+        rows[f"best of N, {name}"] = {"curve": curve, "peak": max(gained),
                                       "at_1": {"gold": curve[-1]["gold"]},
                                       "kl": curve[-1]["kl_bound"],
                                       "fits": fits([p["kl_bound"] for p in curve], gained)}
@@ -128,7 +138,7 @@ def run(folder, seed, labels, ensemble, n, best_of_prompts, steps, prompts=exam.
 def table(data):
     return notebook.rows_of(data, [
         ("KL at the end", "kl", "{:.1f}"), ("gold at the end", "at_1.gold", "{:.2f}"),
-        ("at its best T", "at_best.gold", "{:.2f}"), ("highest on the way", "peak", "{:.2f}"),
+        ("at its best T", "at_best.gold", "{:.2f}"), ("most gained on the way", "peak", "{:+.2f}"),
         ("off a d - b d^2", "fits.a d - b d^2.rms", "{:.2f}"),
         ("off a d - b d log d", "fits.a d - b d log d.rms", "{:.2f}")])
 
@@ -162,13 +172,11 @@ def claims(data):
 
 
 def figure(data):
-    seed = min(data)
-    start = data[seed]["sft"]["at_1"]["gold"]
-    paths = {}
+    seed, paths = min(data), {}
     for name, row in data[seed].items():
         if "path" in row:
             d = np.sqrt(np.maximum(row["path"]["kl"], 0))
-            paths[name] = d, np.array(row["path"]["gold"]) - start
+            paths[name] = d, np.array(row["path"]["gold"]) - data[seed]["sft"]["asked"]
     curve = data[seed]["best of N, all pairs"]["curve"]
     paths["best of N"] = ([math.sqrt(p["kl_bound"]) for p in curve],
                           [p["gold"] - curve[0]["gold"] for p in curve])

@@ -9,6 +9,7 @@ import zipfile
 import pytest
 
 from exercises import tasks
+from lab.all import EXPERIMENTS
 from runs import book, pictures
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -18,7 +19,10 @@ def test_the_book_map_shows_the_lines_that_are_there():
     """A function renamed, an equation moved or written another way since."""
     text = book.page()
     assert book.PAGE.read_text(encoding="utf-8") == text, "python -m runs.book"
-    assert len([line for line in text.splitlines() if line.startswith("| ")]) > 60
+    rows = [line for line in text.splitlines() if line.startswith("| ")]
+    assert len(rows) > 60 and max(map(len, rows)) <= 120
+    # and every experiment stands in it
+    assert all(f"`{name}`" in text for name in EXPERIMENTS)
     assert all(f"`{exercise.name}`" in text for exercise in tasks.EXERCISES
                if exercise.name not in ("whiten", "kl_estimate"))
 

@@ -171,6 +171,9 @@ def test_gaos_forms_are_found_again():
         other = next(name for name in found if name != form)
         assert found[form]["rms"] < 1e-9 < found[other]["rms"]
         assert found[form]["peak"] == pytest.approx(kl[curve.argmax()], abs=0.2)
+    # what lies beyond is not looked at
+    far = overoptimization.fits(np.append(kl, 400.0), np.append(1.2 * d - 0.2 * d ** 2, 7.0))
+    assert far["a d - b d^2"]["rms"] < 1e-9
 
 
 def test_gold_at_a_kl():
