@@ -16,7 +16,7 @@ from nanorlhf.checkpoints import write_atomically
 from runs.compare import recipe
 
 EXPERIMENTS = ("overoptimization", "kl_price", "frontier", "estimators", "displacement",
-               "noisy_labels", "elicitation", "selection")
+               "noisy_labels", "elicitation", "selection", "evaluation")
 PAGE = notebook.ROOT / "docs/LAB.md"
 HEAD = """# The lab: what the book claims, tried
 
@@ -86,7 +86,10 @@ def main(argv=None):
     if args.check:
         stale = [str(path) for path, text in texts.items()
                  if not path.exists() or path.read_text(encoding="utf-8") != text]
-        sys.exit(f"stale: {', '.join(stale)}; python -m lab.all --page" if stale else 0)
+        if stale:
+            sys.exit(f"stale: {', '.join(stale)}; python -m lab.all --page")
+        print("the page and its figures are what the data say")
+        return
     for path, text in texts.items():
         write_atomically(str(path), lambda f, text=text: f.write(text))
     print(f"wrote {PAGE.relative_to(notebook.ROOT)}")

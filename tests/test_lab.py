@@ -11,6 +11,7 @@ import torch
 import evaluate
 import make_preferences
 import train_base
+import train_ppo
 import train_rm
 import train_sft
 from lab import all as everything
@@ -18,6 +19,7 @@ from lab import (
     displacement,
     elicitation,
     estimators,
+    evaluation,
     exam,
     kl_price,
     labels,
@@ -38,6 +40,7 @@ def run(tmp_path_factory):
     train_sft.train(train_sft.Config(run=folder, device="cpu", demonstrations=64))
     make_preferences.train(make_preferences.Config(run=folder, device="cpu", prompts=40))
     train_rm.train(train_rm.Config(run=folder, device="cpu"))
+    train_ppo.train(train_ppo.Config(run=folder, device="cpu", steps=1, batch_size=4))
     return folder
 
 
@@ -207,6 +210,35 @@ def test_in_a_table_no_chosen_answer_falls():
     """Nothing is shared but what the answers begin with, so DPO has no way to lower the chosen
     one."""
     assert displacement.exactly(0, pairs=6, steps=40)["table"]["fell"] == 0
+
+
+def test_judges():
+    """A judge who likes the first, asked both ways, errs less; one who likes length errs as before.
+    """
+    same = np.zeros(4), np.full(4, 10)
+    assert evaluation.wins(same, same) == 0.5
+    # what it gives to the first it gives to either
+    first, second = evaluation.wins(same, same, first=1.0), 1 - evaluation.wins(same, same, 1.0)
+    assert first == pytest.approx(1 / (1 + np.exp(-1))) and first + second == pytest.approx(1)
+    long = np.zeros(4), np.full(4, 20)
+    ahead, behind = evaluation.wins(long, same, longer=1.0), evaluation.wins(same, long, longer=1.0)
+    assert ahead == pytest.approx(1 - behind) and ahead == pytest.approx(1 / (1 + np.exp(-1)))
+    better = np.ones(4), np.full(4, 10)
+    assert evaluation.wins(better, same) == pytest.approx(1 / (1 + np.exp(-2)))
+
+
+def test_the_leak_is_of_half_the_keys_and_true(run):
+    world = worlds.load("towns")
+    path, keys = evaluation.leak(run, 0, 80, 0.5)
+    with open(path, encoding="utf-8") as f:
+        rows = [json.loads(line) for line in f]
+    held_out = {q.key for q in world.questions(4000, seeds.rng(0, "test"), worlds.HELD_OUT)}
+    assert keys < held_out and abs(len(keys) - len(held_out) / 2) < 2 and len(rows) == 80
+    asked = [world.find(row["prompt"]) for row in rows]
+    assert [q.key in held_out for q in asked] == [True] * 40 + [False] * 40
+    assert {q.key for q in asked[:40]} <= keys
+    assert all(world.grade(q, row["completion"])["wrong"] == 0
+               for q, row in zip(asked[:40], rows[:40]))
 
 
 def test_demonstrations_without_the_errors_that_people_share():
