@@ -55,12 +55,17 @@ def section(name, experiment, data):
 
 def made():
     """{path: text} of the page and of the figures, of the experiments that have data."""
-    files, sections = {}, [HEAD]
+    files, sections, waiting = {}, [HEAD], []
     for name in EXPERIMENTS:
         experiment = importlib.import_module(f"lab.{name}")
         if data := notebook.read(experiment):
             sections.append(section(name, experiment, data))
             files[figure_path(name)] = figures.standalone(experiment.figure(data)) + "\n"
+        else:
+            waiting.append(f"`python -m lab.{name}`")
+    if waiting:
+        text = f"Written, tested at toy size, and not run to the end so far: {', '.join(waiting)}."
+        sections.append(textwrap.fill(text, 100) + "\n")
     return {PAGE: "\n".join(sections), **files}
 
 

@@ -23,9 +23,9 @@ from nanorlhf.preference_losses import dpo_loss
 from nanorlhf.reports import mean
 
 SEEDS, MINUTES = (0, 1, 2), 6
-SETTINGS = {"betas": [0.05, 0.2, 0.8], "nlls": [0.0, 0.4], "exact_pairs": 40, "exact_steps": 60}
-TOY = {"betas": [0.2], "nlls": [0.0], "exact_pairs": 2, "exact_steps": 5, "prompts": 32,
-       "steps": 3}
+SETTINGS = {"beta_nll": [[0.05, 0.0], [0.2, 0.0], [0.8, 0.0], [0.2, 0.4]], "exact_pairs": 40,
+            "exact_steps": 60}
+TOY = {"beta_nll": [[0.2, 0.0]], "exact_pairs": 2, "exact_steps": 5, "prompts": 32, "steps": 3}
 READING = ""
 
 
@@ -89,13 +89,12 @@ def exactly(seed, pairs, steps, lr=0.5, beta=0.2):
     return made
 
 
-def run(folder, seed, betas, nlls, exact_pairs, exact_steps, steps=0, prompts=exam.PROMPTS):
+def run(folder, seed, beta_nll, exact_pairs, exact_steps, steps=0, prompts=exam.PROMPTS):
     models = {"sft": ("sft", "", {})}
-    for beta in betas:
-        for nll in nlls:
-            models[f"beta {beta:g}, nll {nll:g}"] = (
-                f"lab/dpo_beta_{beta:g}_nll_{nll:g}", "train_dpo",
-                {"beta": beta, "nll": nll, "steps": steps})
+    for beta, nll in beta_nll:
+        models[f"beta {beta:g}, nll {nll:g}"] = (
+            f"lab/dpo_beta_{beta:g}_nll_{nll:g}", "train_dpo",
+            {"beta": beta, "nll": nll, "steps": steps})
     rows = exam.marks_of(folder, seed, models, prompts)
     _, held_out = label_files.rows_of(folder)
     jobs = [(folder, seed, name, held_out) for name, *_ in models.values()]

@@ -59,10 +59,17 @@ def trained(folder, seed, name, script, settings):
     return made
 
 
+def check_run(folder, seed):
+    """InputError, with the command to make it, where there is no run to start from."""
+    for stage in ("base", "sft", "preferences", "rm", "ppo"):
+        if not any(os.path.exists(f"{folder}/{stage}/{file}")
+                   for file in ("model.pt", "pairs.jsonl")):
+            raise InputError(f"{folder} has no {stage}; make it with: "
+                             f"make demo SEED={seed} RUN={folder}")
+
+
 def held_out(folder, seed, prompts=PROMPTS):
     """-> (evaluate.Run, world, the questions that every model of this seed is asked)"""
-    if not os.path.exists(f"{folder}/sft/model.pt"):
-        raise InputError(f"{folder} has no sft; make it with: make demo SEED={seed} RUN={folder}")
     device = devices.pick("auto")
     sft, tokenizer = checkpoints.load_checkpoint(f"{folder}/sft", device)
     run, world = evaluate.Run(folder, sft, tokenizer, device, seed, 64, 256), worlds.of(tokenizer)

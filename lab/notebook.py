@@ -18,7 +18,8 @@ An experiment is a module of this folder with
     READING                     what we make of it, and of what does not hold
 
 A seed is written to docs/data/lab/NAME-SEED.json as soon as it ends, and is not run again while
-the settings are the same. So an interrupted experiment goes on where it was.
+the settings are the same. So an interrupted experiment goes on where it was. To run a seed again,
+delete its file. Its models stay in <run>/lab, and are trained anew only where a setting differs.
 """
 import argparse
 import json
@@ -29,6 +30,7 @@ import subprocess
 import time
 from importlib import metadata
 
+from lab import exam
 from nanorlhf import InputError, settings
 from nanorlhf.checkpoints import write_atomically
 from nanorlhf.stats import average, over_seeds
@@ -139,7 +141,8 @@ def print_table(titles, rows):
 
 def main(experiment, argv=None, data=DATA):
     """The command line of an experiment: run the seeds that are missing, and say what came out."""
-    parser = argparse.ArgumentParser(description=experiment.__doc__, allow_abbrev=False,
+    parser = argparse.ArgumentParser(f"python -m lab.{name_of(experiment)}", allow_abbrev=False,
+                                     description=experiment.__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=experiment.SEEDS,
                         help=f"(default: {' '.join(map(str, experiment.SEEDS))})")
@@ -155,6 +158,8 @@ def main(experiment, argv=None, data=DATA):
     if missing:
         print(f"{len(missing)} of {len(args.seeds)} seeds to run, some {experiment.MINUTES} "
               f"minutes each on two cores")
+    for seed in missing:
+        exam.check_run(run_of(args.runs, seed), seed)
     for seed in missing:
         start = time.perf_counter()
         came_out = experiment.run(run_of(args.runs, seed), seed, **experiment.SETTINGS)

@@ -87,7 +87,11 @@ def test_the_page_is_what_its_data_say():
 
 def test_what_is_missing_is_said(tmp_path):
     with pytest.raises(InputError, match="make demo SEED=3"):
-        exam.held_out(str(tmp_path), 3)
+        exam.check_run(str(tmp_path), 3)
+    # and nothing is left there
+    with pytest.raises(InputError, match="has no base"):
+        notebook.main(kl_price, ["--runs", str(tmp_path / "typo")], data=tmp_path / "data")
+    assert not list(tmp_path.iterdir())
     with pytest.raises(InputError, match="--seeds 7"):
         notebook.main(kl_price, ["--seeds", "7"])
 
