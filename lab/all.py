@@ -62,7 +62,7 @@ def made():
             sections.append(section(name, experiment, data))
             files[figure_path(name)] = figures.standalone(experiment.figure(data)) + "\n"
         else:
-            waiting.append(f"`python -m lab.{name}`")
+            waiting.append(f"[`{name}`](../lab/{name}.py)")
     if waiting:
         text = f"Written, tested at toy size, and not run to the end so far: {', '.join(waiting)}."
         sections.append(textwrap.fill(text, 100) + "\n")
