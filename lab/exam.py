@@ -34,7 +34,9 @@ def at_once(function, jobs, title):
             for _ in tqdm(as_completed(running), total=len(jobs), desc=title):
                 pass
         except KeyboardInterrupt:
-            pool.shutdown(cancel_futures=True)      # what has not begun does not begin now
+            # asked to stop they would end their step, and then begin with the next job
+            for process in multiprocessing.active_children():
+                process.kill()
             raise
     return [done.result() for done in running]
 
