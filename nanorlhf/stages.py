@@ -20,7 +20,7 @@ from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 
 import torch
 
-from nanorlhf import InputError
+from nanorlhf import InputError, Interrupted
 
 CLEAR = "\r\033[K" if sys.stdout.isatty() else ""        # the status line goes
 
@@ -46,31 +46,45 @@ def beside(*jobs):
     """(script, settings), two at a time, each in a process of its own.
 
     What a stage prints goes to <run>/<its folder>/output.txt; the terminal is told when it begins
-    and ends. The first error is raised here when all have ended.
+    and ends. The first error is raised here when all have ended. After Ctrl-C no other begins.
     """
-    spawn, problems = multiprocessing.get_context("spawn"), []
+    spawn, problems, waiting, running = multiprocessing.get_context("spawn"), [], [], {}
+    print()
+    for script, settings in jobs:
+        cfg = script.Config(**settings)         # a wrong setting is found before anything runs
+        output = f"{cfg.run}/{cfg.out or script.__name__}/output.txt"
+        command = said(script.__name__, settings)
+        print(f"=== {command} ===   side by side, its words in {output}", flush=True)
+        waiting.append((script.__name__, cfg, output, command))
     # a fresh process for each: the random state of torch, its threads and its memory are its own
     with ProcessPoolExecutor(2, spawn, max_tasks_per_child=1) as pool:
-        running = {}
-        print()
-        for script, settings in jobs:
-            cfg = script.Config(**settings)         # a wrong setting is found before anything runs
-            output = f"{cfg.run}/{cfg.out or script.__name__}/output.txt"
-            command = said(script.__name__, settings)
-            print(f"=== {command} ===   side by side, its words in {output}", flush=True)
-            running[pool.submit(_work, script.__name__, cfg, output)] = command, output
-        while running:
-            for done in wait(running, timeout=2, return_when=FIRST_COMPLETED).done:
-                command, output = running.pop(done)
-                try:
-                    print(f"{CLEAR}({done.result():.0f} s: {command})", flush=True)
-                except Exception as e:
-                    problems.append(InputError(f"{command}: {e}; see {output}"))
-            if sys.stdout.isatty():
-                status = "   ".join(progress(output) for _, output in running.values())
-                print(f"{CLEAR}{status[:100]}", end="", flush=True)
+        try:
+            while waiting or running:
+                # no more than run: what the pool holds already it would begin after Ctrl-C
+                while waiting and len(running) < 2:
+                    name, cfg, output, command = waiting.pop(0)
+                    running[pool.submit(_work, name, cfg, output)] = command, output
+                for done in wait(running, timeout=2, return_when=FIRST_COMPLETED).done:
+                    command, output = running.pop(done)
+                    try:
+                        print(f"{CLEAR}({done.result():.0f} s: {command})", flush=True)
+                    except Exception as e:
+                        problems.append(InputError(f"{command}: {e}; see {output}"))
+                if sys.stdout.isatty():
+                    status = "   ".join(progress(output) for _, output in running.values())
+                    print(f"{CLEAR}{status[:100]}", end="", flush=True)
+        except KeyboardInterrupt:
+            # the terminal told the stages too: each ends its step and says what is kept
+            kept = [f"{command}: {_ending(done)}" for done, (command, _) in running.items()]
+            raise Interrupted("\n".join(kept)) from None
     if problems:
         raise problems[0]
+
+
+def _ending(done):
+    """Waits for a stage -> how it ended, in words."""
+    e = done.exception()
+    return "ended" if e is None else str(e) or "stopped before its first step"
 
 
 def progress(output):

@@ -3,7 +3,7 @@ import pytest
 
 import train_base
 import train_sft
-from nanorlhf import InputError, stages
+from nanorlhf import InputError, Interrupted, stages
 
 TINY = {"n_layer": 1, "n_embd": 16, "n_head": 2, "pages": 200, "steps": 3, "device": "cpu"}
 
@@ -33,6 +33,23 @@ def test_a_stage_that_fails_is_named(tmp_path):
         stages.beside((train_sft, {"run": str(tmp_path)}))
     with pytest.raises(InputError, match="--lr"):
         stages.beside((train_sft, {"run": str(tmp_path), "lr": -1.0}))
+
+
+def test_after_ctrl_c_no_stage_begins(tmp_path, monkeypatch):
+    """The pool held all stages, and began with the next when one was stopped: minutes to wait."""
+    run = str(tmp_path / "run")
+    train_base.train(train_base.Config(run=run, **TINY))
+    common = {"run": run, "steps": 2, "demonstrations": 64, "device": "cpu", "max_new_tokens": 8}
+    told = []
+
+    def wait(running, **_):
+        told.append(len(running))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stages, "wait", wait)
+    with pytest.raises(Interrupted, match="--out a.*\n.*--out b"):
+        stages.beside(*((train_sft, {**common, "out": name}) for name in "abc"))
+    assert told == [2] and not (tmp_path / "run" / "c").exists()
 
 
 def test_options():
