@@ -17,8 +17,8 @@ Each step:  1. write K answers to each prompt   2. grade them   3. credit each a
 What to watch: as in train_ppo.py, and `flat`, the share of prompts whose answers all score the
 same: they teach nothing.
 The KL comes off the reward, as in PPO. In the loss, where the paper has it, it is charged to each
-token alone, which is not the KL's gradient (tests/README.md has the angles): it costs more KL for
-less gold. Dr. GRPO and DAPO leave the KL out altogether: --beta 0.
+token alone, which is not the KL's gradient (tests/README.md has the angles); docs/LAB.md says what
+came of it. Dr. GRPO and DAPO leave the KL out altogether: --beta 0.
 runs/sums.py has RLVR's settings. Scores of a reward model are seldom equal: --refill is for RLVR.
 Left out: MaxRL, GDPO and DeepSeek-V3.2's off-policy mask, which nanorlhf/policy_losses.py has.
 """
@@ -373,7 +373,7 @@ def say_what_to_expect(cfg, device):
               "its gradient does not: watch score and grad_norm")
     if cfg.kl_in == "loss" and cfg.kl == "k1" and cfg.beta:
         print("k1 in the loss holds nothing: its gradient is 0 on average; --kl k3 is the "
-              "paper's, --kl_in reward what works best here")
+              "paper's, --kl_in reward takes k1")
 
 
 def train(cfg):
