@@ -261,6 +261,10 @@ the demo's run with seed 0, and are drawn beside the healthy stage of that run:
 `python -m runs.sick out/towns`. On the healthy stages of three seeds of towns, and on sorting, the
 doctor finds nothing.
 
+The lab's runs ([LAB.md](LAB.md), three seeds, another machine) were a test that no rule was made
+for. Of 18 runs of PPO and GRPO that pay nothing for their KL, or pay it as k1 in the loss, it found
+all 18 ill, and it found nothing in the 18 that pay.
+
 Other rules were tried on logs made by hand alone (`tests/test_doctor.py`): clipping, the size of
 updates, a critic that sees its token, length, and those of reward models. A minute of training did
 not fall ill of them.
