@@ -42,13 +42,15 @@ def at_once(function, jobs, title):
 
 
 def trained(folder, seed, name, script, settings):
-    """<folder>/<name>, made by this script with these settings unless it is there already.
+    """<folder>/<name>, a model made by this script with these settings, unless it is there already
+    and the run's SFT has not been made anew since.
 
     What the script prints goes to <folder>/<name>/output.txt.
     """
     script = importlib.import_module(script)
     cfg, made = script.Config(run=folder, out=name, seed=seed, **settings), f"{folder}/{name}"
-    if any(os.path.exists(f"{made}/{file}") for file in ("model.pt", "pairs.jsonl")):
+    model, sft = f"{made}/model.pt", f"{folder}/sft/model.pt"
+    if os.path.exists(model) and os.path.getmtime(model) >= os.path.getmtime(sft):
         with open(f"{made}/config.json", encoding="utf-8") as f:
             # a run may be moved, and a setting that it does not know is a newer one's default
             there = {**dataclasses.asdict(script.Config()), **json.load(f), "run": folder}

@@ -3,6 +3,7 @@ docs/LAB.md against its data."""
 import importlib
 import json
 import math
+import os
 
 import numpy as np
 import pytest
@@ -114,13 +115,20 @@ def test_two_processes_at_once():
 
 
 def test_a_model_is_made_once(run):
-    """Trained again each time; or taken for the same after a setting has changed."""
-    made = exam.trained(run, 0, "lab/once", "train_sft", {"demonstrations": 32})
-    first = (exam.os.stat(f"{made}/model.pt").st_mtime_ns)
-    exam.trained(run, 0, "lab/once", "train_sft", {"demonstrations": 32})
-    assert exam.os.stat(f"{made}/model.pt").st_mtime_ns == first
-    exam.trained(run, 0, "lab/once", "train_sft", {"demonstrations": 64})
-    assert exam.os.stat(f"{made}/model.pt").st_mtime_ns != first
+    """Trained again each time; or taken for the same after a setting has changed, or SFT."""
+    def made(n):
+        folder = exam.trained(run, 0, "lab/once", "train_sft", {"demonstrations": n})
+        return os.stat(f"{folder}/model.pt").st_mtime_ns
+
+    first = made(32)
+    assert made(32) == first
+    second = made(64)
+    assert second > first
+    before = os.stat(f"{run}/sft/model.pt")
+    os.utime(f"{run}/sft/model.pt", ns=(second + 1000, second + 1000))
+    third = made(64)
+    os.utime(f"{run}/sft/model.pt", ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert third > second and made(64) == third
 
 
 # ---- verdicts ----
