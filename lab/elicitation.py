@@ -23,7 +23,14 @@ from nanorlhf.stats import average
 SEEDS, MINUTES = (0, 1, 2), 4
 SETTINGS = {"sizes": [8, 32, 128, 512, 4800], "draws": 5, "errors": [0.0, 0.5], "steps": 150}
 TOY = {"sizes": [8, 16], "draws": 1, "errors": [0.0], "steps": 3, "prompts": 32}
-READING = ""
+READING = """
+Form comes first: eight demonstrations take boilerplate from three answers in four to one in eight.
+They do it at a price. Six hundred passes over eight answers make the model say more that is false,
+of plain facts too. At 128 demonstrations that is mended, and more than those bring nothing. So the
+book's claim holds for form. Knowledge is not brought out by itself: a model tells what the
+demonstrations tell. Where they leave out the errors that people share, SFT alone comes to the gold
+that PPO comes to with its labels. What is in the demonstrations counts for more than their number.
+"""
 
 
 def demonstrations(world, rng, n, share, split):
@@ -117,6 +124,8 @@ def claims(data):
                 over("at_best.gold", many, "128 demonstrations"),
             "demonstrations without the shared errors tell such facts more often rightly":
                 over("at_1.right_of_told_judged", none, many),
+            "demonstrations without the shared errors earn more gold, each at its best temperature":
+                over("at_best.gold", none, many),
             f"the base tells them more often rightly than the model of {many}":
                 over("at_1.right_of_told_judged", "base", many)}
 
