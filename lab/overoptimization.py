@@ -28,7 +28,15 @@ SEEDS, MINUTES = (0, 1, 2), 8
 SETTINGS = {"labels": [250, 1000, 4000], "ensemble": 4000, "n": 64, "best_of_prompts": 192,
             "steps": 75}
 TOY = {"labels": [20], "ensemble": 30, "n": 4, "best_of_prompts": 16, "steps": 3, "prompts": 32}
-READING = ""
+READING = """
+Most of what Gao et al. saw in language models is here. The score goes on rising; gold rises, turns
+near four nats, and falls back to SFT's or below. Few labels turn it lower. Best-of-N follows
+a d - b d^2 closely. For RL neither form is close: a policy that runs on for tens of nats ends in a
+sentence or two for all questions, where gold is flat, and neither curve has a floor. Three heads on
+the same labels pick better than one. Against Coste et al., their minimum does not pick better than
+their mean. And heads that have seen a third of the labels each are as good as heads that have seen
+all, for a third of the work: what helps is that they differ.
+"""
 
 
 def reward_models(folder, seed, sizes, ensemble):
