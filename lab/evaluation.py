@@ -76,6 +76,21 @@ def wins(mine, theirs, first=0.0, longer=0.0):
     return float(np.mean([sigmoid(gap + first) for gap in gaps]))
 
 
+def by_wording(questions, golds):
+    """golds (trained, sampled, N) -> standard deviation of the gold of a question over its
+    wordings, beyond what the draws alone make of it."""
+    draws, texts = golds.reshape(-1, len(questions)), {}
+    for q, gold in zip(questions, draws.T, strict=True):
+        texts.setdefault(q.key, {}).setdefault(q.text, gold)
+    beyond = []
+    for golds_of in texts.values():
+        if len(golds_of) > 1:
+            each = np.array(list(golds_of.values()))                # (wordings, draws)
+            noise = each.var(1, ddof=1).mean() / each.shape[1]
+            beyond.append(each.mean(1).var(ddof=1) - noise)
+    return float(np.sqrt(max(0.0, np.mean(beyond))))
+
+
 def run(folder, seed, demonstrations, leaked, trained, sampled, first, longer,
         prompts=exam.PROMPTS):
     path, keys = leak(folder, seed, demonstrations, leaked)
@@ -94,14 +109,9 @@ def run(folder, seed, demonstrations, leaked, trained, sampled, first, longer,
     means = golds.mean(2)                                           # (trained, sampled)
     within = means.var(1, ddof=1).mean()
     between = max(0.0, means.mean(1).var(ddof=1) - within / sampled)
-    texts = {}
-    for q, gold in zip(questions, golds.mean((0, 1)), strict=True):
-        texts.setdefault(q.key, {}).setdefault(q.text, gold)
-    asked_twice = [list(by.values()) for by in texts.values() if len(by) > 1]
     rows["seeds of sampling"] = {"moves gold by": float(np.sqrt(within))}
     rows["seeds of training"] = {"moves gold by": float(np.sqrt(between))}
-    rows["wording of a question"] = {
-        "moves gold by": float(np.sqrt(np.mean([np.var(g, ddof=1) for g in asked_twice])))}
+    rows["wording of a question"] = {"moves gold by": by_wording(questions, golds)}
     judged = {}
     for name in ("sft", "ppo"):
         _, columns, tokens = said_by(folder, seed, name, prompts, 1.0, "lab judged")

@@ -239,6 +239,18 @@ def test_judges():
     assert evaluation.wins(better, same) == pytest.approx(1 / (1 + np.exp(-2)))
 
 
+def test_wordings_move_what_they_move():
+    """Noise of the draws taken for a difference of wordings; or the difference lost."""
+    rng = np.random.default_rng(0)
+    world = worlds.load("towns")
+    questions = world.questions(3000, seeds.rng(0, "test"), worlds.HELD_OUT)
+    noise = rng.normal(0, 1.2, (4, 4, len(questions)))
+    assert evaluation.by_wording(questions, noise) < 0.08
+    of_text = {text: rng.normal(0, 0.5) for text in sorted({q.text for q in questions})}
+    moved = noise + np.array([of_text[q.text] for q in questions])
+    assert evaluation.by_wording(questions, moved) == pytest.approx(0.5, abs=0.08)
+
+
 def test_the_leak_is_of_half_the_keys_and_true(run):
     world = worlds.load("towns")
     path, keys = evaluation.leak(run, 0, 80, 0.5)
