@@ -25,7 +25,14 @@ SETTINGS = {"demonstrations": 4800, "leaked": 0.125, "trained": 4, "sampled": 4,
             "longer": 1.0}
 TOY = {"demonstrations": 32, "leaked": 0.5, "trained": 2, "sampled": 2, "first": 1.0,
        "longer": 1.0, "prompts": 32}
-READING = ""
+READING = """
+A leak raises the benchmark, on the questions that leaked and nearly as much on the others: here it
+is true answers that leak, and they tell of facts that other questions ask for too. So a fresh half
+is no proof that nothing leaked, where questions share their facts. Another seed of SFT moves the
+mean of 512 answers as little as another draw does. The wording moves a single question far more,
+and averages out over many. Asking the judge both ways mends its liking for the first answer, and
+does nothing for its liking for length, since length goes along with the answer.
+"""
 
 
 def said_by(folder, seed, name, prompts, temperature, purpose):
