@@ -326,41 +326,43 @@ def write(cfg, setup, n, sampling):
     return out, questions
 
 
-def true_rewards(setup, out, questions):
-    """-> gold (B,) of a rollout's answers, where somebody knows it."""
-    answers = zip(questions, answer_texts(out, setup.tokenizer), out.finished.tolist(), strict=True)
-    return torch.tensor([setup.grade(*a)["gold"] for a in answers], device=out.ids.device)
-
-
 @torch.no_grad()
 def score(cfg, setup, out, questions):
-    """-> (B,), reward units: what each answer of a rollout is learned from."""
+    """-> (scores, gold), (B,) each, reward units: what each answer of a rollout is learned from,
+    and its true reward, None where nobody knows it."""
+    gold = None
+    if setup.grade:
+        texts, finished = answer_texts(out, setup.tokenizer), out.finished.tolist()
+        gold = [setup.grade(*a)["gold"] for a in zip(questions, texts, finished, strict=True)]
+        gold = torch.tensor(gold, device=out.ids.device)                                # (B,)
     if setup.reward_model:
         after = in_parts(setup.reward_model, cfg.micro_batch, out.ids)                  # (B, T)
         scores = last_token(after, out.mask)                                            # (B,)
     else:
-        scores = true_rewards(setup, out, questions)
+        scores = gold
     if cfg.overlong == "penalty":
         lengths = out.mask.sum(1)                                                       # (B,)
         scores = scores + overlong_penalty(lengths, cfg.max_new_tokens, cfg.overlong_buffer)
     elif setup.reward_model:
         scores = scores - cfg.unfinished * ~out.finished
-    return scores
+    return scores, gold
 
 
-def refill(cfg, setup, out, questions, scores, sampling):
-    """DAPO's dynamic sampling (Yu et al. 2025, section 3.2) -> (rollout, questions, scores), B rows
-    as before: groups without spread give way to new prompts, --refill times at most."""
+def refill(cfg, setup, out, questions, scores, gold, sampling):
+    """DAPO's dynamic sampling (Yu et al. 2025, section 3.2) -> (rollout, questions, scores, gold),
+    B rows as before: groups without spread give way to new prompts, --refill times at most."""
     for _ in range(cfg.refill):
         flat = is_flat(scores.view(-1, cfg.samples_per_prompt))                         # (P,)
         if not flat.any():
             break
         gone = flat.repeat_interleave(cfg.samples_per_prompt)                           # (B,)
         new, asked = write(cfg, setup, int(flat.sum()), sampling)
-        scores = torch.cat([scores[~gone], score(cfg, setup, new, asked)])
+        new_scores, new_gold = score(cfg, setup, new, asked)
+        scores = torch.cat([scores[~gone], new_scores])
+        gold = torch.cat([gold[~gone], new_gold]) if setup.grade else None
         left = [q for q, g in zip(questions, gone.tolist(), strict=True) if not g]
         out, questions = replaced(out, gone, new, setup.tokenizer.pad), left + asked
-    return out, questions, scores
+    return out, questions, scores, gold
 
 
 def say_what_to_expect(cfg, device):
@@ -408,12 +410,12 @@ def train(cfg):
         out, questions = write(cfg, setup, P, sampling)
 
         # 2. grade them
-        scores = score(cfg, setup, out, questions)                                      # (B,)
-        out, questions, scores = refill(cfg, setup, out, questions, scores, sampling)
+        scores, gold = score(cfg, setup, out, questions)                                # (B,)
+        out, questions, scores, gold = refill(cfg, setup, out, questions, scores, gold, sampling)
         ids, mask = out.ids, out.mask                                                   # (B, T)
         seen = {"score": scores.mean().item()}
         if setup.grade:
-            seen["gold"] = true_rewards(setup, out, questions).mean().item()
+            seen["gold"] = gold.mean().item()
 
         # 3. credit each answer
         with torch.no_grad():

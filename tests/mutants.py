@@ -417,8 +417,8 @@ MUTANTS = [
         ),
         (
             "train_grpo.refill",
-            "torch.cat([scores[~gone], score(cfg, setup, new, asked)])",
-            "torch.cat([score(cfg, setup, new, asked), scores[~gone]])",
+            "torch.cat([scores[~gone], new_scores])",
+            "torch.cat([new_scores, scores[~gone]])",
             "new groups get the scores of others",
             "test_exact_main::test_main_of_grpo_fills_up_with_groups_that_differ",
         ),

@@ -317,9 +317,9 @@ def test_main_of_grpo_fills_up_with_groups_that_differ(times, monkeypatch, tmp_p
     with torch.no_grad():
         # answers of three tokens score 1, shorter ones 0
         reward_model.weight[2 * V ** 3:] = 1.0
-    rollouts, written, graded_as, groups, losses = (
+    rollouts, written, refilled, groups, losses = (
         spy(monkeypatch, train_grpo, name)
-        for name in ("generate", "replaced", "true_rewards", "group_advantages", "policy_loss")
+        for name in ("generate", "replaced", "refill", "group_advantages", "policy_loss")
     )
     play(monkeypatch, tmp_path, train_grpo, Table(phase=1.0).float(), Table(phase=4.0).float(),
          reward_model, steps=1, prompts=12, samples_per_prompt=2, epochs=1, minibatches=1,
@@ -329,8 +329,9 @@ def test_main_of_grpo_fills_up_with_groups_that_differ(times, monkeypatch, tmp_p
     torch.testing.assert_close(scores.flatten(), graded(reward_model, out, 0.0))
     assert (out.ids[::2, 0] == out.ids[1::2, 0]).all()
     # the true reward is asked for the questions that stand in the rows
-    (_, last, questions), _ = graded_as[-1]
+    _, (last, questions, _, gold) = refilled[0]
     assert last is out and [int(q.text) for q in questions] == out.ids[:, 0].tolist()
+    assert gold.shape == (24,)
     # what was drawn: as many groups each time as were flat
     before = graded(reward_model, first, 0.0).view(12, 2)
     flat = before[:, 0] == before[:, 1]
