@@ -259,8 +259,8 @@ HEAD = """# Is my run healthy?
 
 The doctor reads a stage's log and says what it sees. The illnesses below were made on purpose, from
 the demo's run with seed 0, and are drawn beside the healthy stage of that run:
-`python -m runs.sick out/towns`. On the healthy stages of three seeds of towns, of sorting and of sums
-(one seed each) the doctor finds nothing.
+`python -m runs.sick out/towns`. On the healthy stages of three seeds of towns, of one of sorting
+and of one of sums the doctor finds nothing.
 
 The lab's runs ([LAB.md](LAB.md), three seeds, another machine) were a test that no rule was made
 for. Of 18 runs of PPO and GRPO that pay nothing for their KL, or pay it as k1 in the loss, it found
