@@ -26,7 +26,15 @@ SEEDS, MINUTES = (0, 1, 2), 6
 SETTINGS = {"beta_nll": [[0.05, 0.0], [0.2, 0.0], [0.8, 0.0], [0.2, 0.4]], "exact_pairs": 40,
             "exact_steps": 60}
 TOY = {"beta_nll": [[0.2, 0.0]], "exact_pairs": 2, "exact_steps": 5, "prompts": 32, "steps": 3}
-READING = ""
+READING = """
+Plain DPO lowers the chosen answers by nats, at a small beta by tens of nats, and ends below SFT's
+gold there. A large beta or cross-entropy on the chosen answers stops it, and earns more gold too.
+What is lost is the mean of the log-probs. The mean of the probabilities says another thing: at beta
+0.2 the six answers of a prompt keep about what they had, and the best of them gains. So the
+likely ones stay, and the unlikely ones, on which a mean of logs depends, are given up. In a table,
+where answers share only what they begin with, no chosen answer of 120 pairs fell. With shared
+weights some did, in each seed.
+"""
 
 
 def answers_of_prompts(rows):
