@@ -26,6 +26,7 @@ It starts from the runs of `make demo`, and its code is a page in [`lab/`](../la
 * **How it is judged.** All models of a seed share base, SFT, questions and draws. A verdict is the
   mean over the seeds of a difference, ± t SD / sqrt(n), a 95% interval. *Holds* is said only where
   the interval leaves 0 out, *the opposite holds* where it leaves it out on the other side.
+  Claims marked *(seen first)* were written after a look at the data.
 * **What it speaks of.** A model of 0.7 million weights in a world of thirty-two towns. What holds
   here may fail elsewhere, and the other way round.
 * **Cells** have the mean over the seeds, and each seed in brackets. Gold is that of 512 held-out

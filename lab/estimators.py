@@ -124,7 +124,7 @@ def claims(data):
                 over("at_best.gold", "k1 in the reward", "k3 in the loss"),
             "k2 in the loss earns more gold than k3": over("at_best.gold", "k2 in the loss",
                                                            "k3 in the loss"),
-            "k2 in the loss earns more gold than k1 in the reward":
+            "k2 in the loss earns more gold than k1 in the reward (seen first)":
                 over("at_best.gold", "k2 in the loss", "k1 in the reward")}
 
 

@@ -79,8 +79,8 @@ def claims(data):
 
     return {"at 1 nat, beta 0.2 has more gold than beta 0": over_free("0.2", "1"),
             "at 2 nats, beta 0.1 has more gold than beta 0": over_free("0.1", "2"),
-            "at 2 nats, beta 0.2 has more gold than beta 0": over_free("0.2", "2"),
-            "at 4 nats, beta 0.05 has more gold than beta 0": over_free("0.05", "4"),
+            "at 2 nats, beta 0.2 has more gold than beta 0 (seen first)": over_free("0.2", "2"),
+            "at 4 nats, beta 0.05 has more gold than beta 0 (seen first)": over_free("0.05", "4"),
             "at the end, beta 0.2 has more gold than beta 0":
                 notebook.differences(data, "at_1.gold", "beta 0.2", "beta 0"),
             "at the end and its best temperature, beta 0.2 has more gold than beta 0":
