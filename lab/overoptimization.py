@@ -30,14 +30,14 @@ SETTINGS = {"labels": [250, 1000, 4000], "ensemble": 4000, "n": 64, "best_of_pro
 TOY = {"labels": [20], "ensemble": 30, "n": 4, "best_of_prompts": 16, "steps": 3, "prompts": 32}
 READING = """
 Most of what Gao et al. saw in language models is here. The score goes on rising; gold rises, turns
-near four nats, and falls back to SFT's or below. Few labels turn it lower. Best-of-N follows
-a d - b d^2 closely. For RL neither form is close: a policy that runs on for tens of nats ends in a
-sentence or two for all questions, where gold is flat, and neither curve has a floor. A first fit, over all nats and from the gold of
-other questions, had a d - b d log d ahead in each seed: that verdict hangs on such choices. Three
-heads on
-the same labels pick better than one. Against Coste et al., their minimum does not pick better than
-their mean. And heads that have seen a third of the labels each are as good as heads that have seen
-all, for a third of the work: what helps is that they differ.
+near four nats, and falls back to SFT's or below. Few labels turn it lower. Best-of-N follows a d -
+b d^2 closely. For RL neither form is close: a policy that runs on for tens of nats ends in a
+sentence or two for all questions, where gold is flat, and neither curve has a floor. A first fit,
+over all nats and from the gold of other questions, had a d - b d log d ahead in each seed: that
+verdict hangs on such choices. Three heads on the same labels pick better than one. Against Coste et
+al., their minimum does not pick better than their mean. And heads that have seen a third of the
+labels each are as good as heads that have seen all, for a third of the work: what helps is that
+they differ.
 """
 
 
