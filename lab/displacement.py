@@ -109,9 +109,7 @@ def run(folder, seed, beta_nll, exact_pairs, exact_steps, steps=0, prompts=exam.
     for row, places in zip(rows.values(), exam.at_once(where_it_is, jobs, "log-probs"),
                            strict=True):
         row |= places
-    for row in rows.values():
-        row["over_sft"] = exam.gain(folder, seed, row, rows["sft"], prompts=prompts)
-    rows = exam.without_questions(rows)
+    rows = exam.over_sft(folder, seed, rows, prompts)
     for kind, figures_of in exactly(seed, exact_pairs, exact_steps).items():
         rows[f"enumerable, {kind}"] = figures_of
     return rows

@@ -9,14 +9,12 @@ that have none, half and all of the errors that people share; and the base model
 example and with one in its prompt. Measured apart: form (boilerplate) and knowledge (of what is
 told, the share that is right, of facts that people tell rightly and of those that they err in).
 """
-import json
 import sys
 
 import numpy as np
 
-from lab import exam, notebook
+from lab import exam, labels, notebook
 from nanorlhf import figures, seeds, worlds
-from nanorlhf.checkpoints import write_atomically
 from nanorlhf.rollout import generate_in_batches
 from nanorlhf.stats import average
 
@@ -56,9 +54,10 @@ def prompted(folder, seed, examples, prompts):
             chat += [{"role": "user", "content": shown.text},
                      {"role": "assistant", "content": world.demonstration(shown, rng)}]
         asked.append(run.tokenizer.prompt([*chat, {"role": "user", "content": question.text}]))
-    room = run.load("base").cfg.block_size - max(map(len, asked))
+    base = run.load("base")
+    room = base.cfg.block_size - max(map(len, asked))
     ids, texts, finished = generate_in_batches(
-        run.load("base"), asked, min(64, room), run.tokenizer,
+        base, asked, min(64, room), run.tokenizer,
         seeds.generator(seed, "lab prompted", run.device))
     columns = world.columns(questions, texts, finished)
     return {"at_1": {name: average(values) for name, values in columns.items()},
@@ -66,7 +65,7 @@ def prompted(folder, seed, examples, prompts):
 
 
 def run(folder, seed, sizes, draws, errors, steps, prompts=exam.PROMPTS):
-    run, world, _ = exam.held_out(folder, seed)
+    _, world, _ = exam.held_out(folder, seed)
     models = {}
     for n in sizes:
         for draw in range(draws if n == min(sizes) else 1):
@@ -81,9 +80,7 @@ def run(folder, seed, sizes, draws, errors, steps, prompts=exam.PROMPTS):
         models[f"{max(sizes)}, {share:.0%} of the shared errors"] = f"lab/errors_{share:g}", rows
     jobs = {}
     for row, (name, rows) in models.items():
-        path = f"{folder}/{name}.jsonl"
-        write_atomically(path, lambda f, rows=rows: f.writelines(
-            json.dumps(line) + "\n" for line in rows))
+        path = labels.write_rows(f"{folder}/{name}.jsonl", rows)
         jobs[row] = name, "train_sft", {"data": path, "held_out": 0.0, "steps": steps}
     made = exam.without_questions(exam.marks_of(folder, seed, jobs, prompts))
     few = [name for name in made if ", draw " in name]

@@ -94,9 +94,7 @@ def run(folder, seed, beta, steps, prompts=exam.PROMPTS):
             "beta": beta, "kl_in": "loss", "kl": kind, "steps": steps}
     models["k1 in the reward"] = "lab/grpo_reward", "train_grpo", {"beta": beta, "steps": steps}
     rows = exam.marks_of(folder, seed, models, prompts)
-    for row in rows.values():
-        row["over_sft"] = exam.gain(folder, seed, row, rows["sft"], prompts=prompts)
-    rows = exam.without_questions(rows)
+    rows = exam.over_sft(folder, seed, rows, prompts)
     for name, row in exactly(seed).items():
         rows[name] = {**rows.get(name, {}), **row}
     return rows

@@ -9,15 +9,13 @@ Varied: SFT with and without right answers to half of the held-out questions amo
 demonstrations, 1 in 8; the wording of a question; four seeds of SFT on one base, by four of
 sampling; a judge of PPO against SFT whose bias is known. Of wins, 0.5 is a tie.
 """
-import json
 import sys
 
 import numpy as np
 
-from lab import exam, notebook
+from lab import exam, labels, notebook
 from lab.elicitation import demonstrations
 from nanorlhf import figures, seeds, worlds
-from nanorlhf.checkpoints import write_atomically
 from nanorlhf.worlds.labelers import sigmoid
 
 SEEDS, MINUTES = (0, 1, 2), 3
@@ -35,11 +33,12 @@ does nothing for its liking for length, since length goes along with the answer.
 """
 
 
-def said_by(folder, seed, name, prompts, temperature, purpose):
-    """-> (questions, columns, lengths) of one model's answers to the held-out questions"""
+def said_by(folder, seed, name, prompts, purpose):
+    """-> (questions, columns, lengths) of one model's answers to the held-out questions at
+    temperature 1"""
     run, world, questions = exam.held_out(folder, seed, prompts)
     asked = [run.tokenizer.prompt(q.text) for q in questions]
-    said = run.answer(run.load(name), None, asked, purpose, temperature)
+    said = run.answer(run.load(name), None, asked, purpose)
     return (questions, world.columns(questions, said.texts, said.finished),
             [len(ids) for ids in said.ids])
 
@@ -49,7 +48,7 @@ def trained_and_said(folder, seed, name, settings, own_seed, draws, prompts):
     exam.trained(folder, own_seed, name, "train_sft", settings)
     golds = []
     for i in range(draws):
-        questions, columns, _ = said_by(folder, seed, name, prompts, 1.0, f"lab sampled {i}")
+        questions, columns, _ = said_by(folder, seed, name, prompts, f"lab sampled {i}")
         golds.append(columns["gold"])
     return questions, np.array(golds)
 
@@ -57,7 +56,7 @@ def trained_and_said(folder, seed, name, settings, own_seed, draws, prompts):
 def leak(folder, seed, n, share):
     """-> (path of demonstrations of which this share answers held-out questions, truly; the keys
     that they answer, half of those held out)"""
-    run, world, _ = exam.held_out(folder, seed)
+    _, world, _ = exam.held_out(folder, seed)
     rng = seeds.rng(seed, "lab leak")
     keys = sorted({q.key for q in world.questions(2000, rng, worlds.HELD_OUT)})
     leaked = set(rng.sample(keys, len(keys) // 2))
@@ -70,9 +69,7 @@ def leak(folder, seed, n, share):
         while world.grade(question, text)["wrong"]:
             text = world.tidy_demonstration(question, rng)
         rows[i] = {"prompt": question.text, "completion": text, "split": worlds.TRAIN}
-    path = f"{folder}/lab/leak.jsonl"
-    write_atomically(path, lambda f: f.writelines(json.dumps(row) + "\n" for row in rows))
-    return path, leaked
+    return labels.write_rows(f"{folder}/lab/leak.jsonl", rows), leaked
 
 
 def wins(mine, theirs, first=0.0, longer=0.0):
@@ -121,7 +118,7 @@ def run(folder, seed, demonstrations, leaked, trained, sampled, first, longer,
     rows["wording of a question"] = {"moves gold by": by_wording(questions, golds)}
     judged = {}
     for name in ("sft", "ppo"):
-        _, columns, tokens = said_by(folder, seed, name, prompts, 1.0, "lab judged")
+        _, columns, tokens = said_by(folder, seed, name, prompts, "lab judged")
         judged[name] = columns["gold"], tokens
     ppo, sft = judged["ppo"], judged["sft"]
     for judge, bias in (("no bias", {}), ("likes the first", {"first": first}),

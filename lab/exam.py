@@ -81,15 +81,15 @@ def held_out(folder, seed, prompts=PROMPTS):
                                        worlds.HELD_OUT)
 
 
-def mark(folder, seed, name, prompts=PROMPTS, rewards=("rm",)):
+def mark(folder, seed, name, prompts=PROMPTS):
     """What the model in <folder>/<name> is worth -> a dict, as JSON has it:
 
     at_1, at_best    the world's columns at temperature 1, and at best_temperature
     best_temperature the one of evaluate.TEMPERATURES with the most gold on training prompts
     kl               nats an answer, from sft, at temperature 1
-    proxy            {reward model: mean score at temperature 1}
+    proxy            {"rm": mean score of the run's reward model at temperature 1}
     tokens           mean length at temperature 1
-    by_question      {"1", "best": gold of each question}, for gain()
+    by_question      {"best": gold of each question}, for over_sft()
     """
     run, world, questions = held_out(folder, seed, prompts)
     tuning = world.questions(prompts // 2, seeds.rng(seed, "tuning prompts"), worlds.TRAIN)
@@ -105,39 +105,41 @@ def mark(folder, seed, name, prompts=PROMPTS, rewards=("rm",)):
     # the last temperature is 1
     ids, pad = said.ids, run.tokenizer.pad
     kl = kl_per_answer(model, run.sft, asked, ids, pad, run.device)
-    scores = {}
-    for reward in rewards:
-        scores[reward] = score_answers(run.load(reward, "scalar"), asked, ids, pad).mean().item()
+    score = score_answers(run.load("rm", "scalar"), asked, ids, pad).mean().item()
 
     def means(columns):
         return {name: average(values) for name, values in columns.items()}
 
     return {"at_1": means(columns[1.0]), "at_best": means(columns[best]),
-            "best_temperature": best, "kl": float(kl.mean()), "proxy": scores,
+            "best_temperature": best, "kl": float(kl.mean()), "proxy": {"rm": score},
             "tokens": float(np.mean([len(answer) for answer in ids])),
-            "by_question": {"1": columns[1.0]["gold"], "best": columns[best]["gold"]}}
+            "by_question": {"best": columns[best]["gold"]}}
 
 
-def train_and_mark(folder, seed, name, script, settings, prompts=PROMPTS, rewards=("rm",)):
+def train_and_mark(folder, seed, name, script, settings, prompts=PROMPTS):
     """script "": the model is one of the run's own."""
     if script:
         trained(folder, seed, name, script, settings)
-    return mark(folder, seed, name, prompts, rewards)
+    return mark(folder, seed, name, prompts)
 
 
-def marks_of(folder, seed, models, prompts=PROMPTS, rewards=("rm",)):
+def marks_of(folder, seed, models, prompts=PROMPTS):
     """models: {row: (folder in the run, script or "", settings)} -> {row: marks}"""
-    jobs = [(folder, seed, *model, prompts, rewards) for model in models.values()]
+    jobs = [(folder, seed, *model, prompts) for model in models.values()]
     return dict(zip(models, at_once(train_and_mark, jobs, f"models of seed {seed}"), strict=True))
 
 
-def gain(folder, seed, marks, other, at="best", prompts=PROMPTS):
-    """Gold of one model over another's, question by question -> [mean, half of its 95% interval
-    over the questions of this seed, bootstrapped over what answers share]."""
+def over_sft(folder, seed, rows, prompts=PROMPTS):
+    """Marks, one row of them "sft" -> the same rows without by_question, each with "over_sft": gold
+    over SFT's, each at its best temperature, question by question, as [mean, half of its 95%
+    interval over the questions of this seed, bootstrapped over what answers share]."""
     _, _, questions = held_out(folder, seed, prompts)
-    over = np.subtract(marks["by_question"][at], other["by_question"][at])
-    clusters = [worlds.cluster(q) for q in questions]
-    return [float(over.mean()), bootstrap(over, clusters, np.random.default_rng(0))]
+    clusters, sft = [worlds.cluster(q) for q in questions], rows["sft"]["by_question"]["best"]
+    for row in rows.values():
+        over = np.subtract(row["by_question"]["best"], sft)
+        row["over_sft"] = [float(over.mean()),
+                           bootstrap(over, clusters, np.random.default_rng(0))]
+    return without_questions(rows)
 
 
 def without_questions(rows):

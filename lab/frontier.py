@@ -38,9 +38,7 @@ def run(folder, seed, betas, dpo_betas, steps, dpo_steps, online_steps, prompts=
     models["gold: GRPO, beta 0.2"] = "lab/grpo_verifier", "train_grpo", {
         "reward": "verifier", "steps": steps}
     rows = exam.marks_of(folder, seed, models, prompts)
-    for row in rows.values():
-        row["over_sft"] = exam.gain(folder, seed, row, rows["sft"], prompts=prompts)
-    return exam.without_questions(rows)
+    return exam.over_sft(folder, seed, rows, prompts)
 
 
 def table(data):

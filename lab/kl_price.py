@@ -60,9 +60,7 @@ def run(folder, seed, betas, at_kl, steps, prompts=exam.PROMPTS):
     for name, (made, _, _) in models.items():
         path = path_of(f"{folder}/{made}", ("kl", "gold", "score"))
         rows[name] |= {"path": path, "gold_at_kl": {f"{kl:g}": gold_at(path, kl) for kl in at_kl}}
-    for row in rows.values():
-        row["over_sft"] = exam.gain(folder, seed, row, rows["sft"], prompts=prompts)
-    return exam.without_questions(rows)
+    return exam.over_sft(folder, seed, rows, prompts)
 
 
 def table(data):

@@ -34,7 +34,10 @@ def turned(row):
 
 def write(folder, name, rows, held_out):
     """-> the path of <folder>/<name>/pairs.jsonl, with these rows to train on"""
-    path = f"{folder}/{name}/pairs.jsonl"
-    write_atomically(path, lambda f: f.writelines(json.dumps(row) + "\n"
-                                                  for row in (*rows, *held_out)))
+    return write_rows(f"{folder}/{name}/pairs.jsonl", [*rows, *held_out])
+
+
+def write_rows(path, rows):
+    """JSONL -> its path"""
+    write_atomically(path, lambda f: f.writelines(json.dumps(row) + "\n" for row in rows))
     return path

@@ -58,9 +58,7 @@ def run(folder, seed, flips, wrong, of, steps, prompts=exam.PROMPTS):
     for loss in ("dpo", "ipo"):
         add(f"{loss}, labels of gold", data, loss)
     rows = exam.marks_of(folder, seed, models, prompts)
-    for row in rows.values():
-        row["over_sft"] = exam.gain(folder, seed, row, rows["sft"], prompts=prompts)
-    return exam.without_questions(rows)
+    return exam.over_sft(folder, seed, rows, prompts)
 
 
 def table(data):

@@ -130,7 +130,7 @@ def run(folder, seed, labels, ensemble, n, best_of_prompts, steps, prompts=exam.
         gained = np.array(path["gold"]) - start
         rows[name] |= {"path": path, "peak": float(gained.max()),
                        "fits": fits(path["kl"], gained)}
-        rows[name]["over_sft"] = exam.gain(folder, seed, rows[name], rows["sft"], prompts=prompts)
+    rows = exam.over_sft(folder, seed, rows, prompts)
     judges = {what: [name] for what, name in alone.items()}
     same, third = ([name for what, name in rewards.items() if what.startswith(kind)]
                    for kind in ("same", "third"))
@@ -142,7 +142,7 @@ def run(folder, seed, labels, ensemble, n, best_of_prompts, steps, prompts=exam.
                                       "at_1": {"gold": curve[-1]["gold"]},
                                       "kl": curve[-1]["kl_bound"],
                                       "fits": fits([p["kl_bound"] for p in curve], gained)}
-    return exam.without_questions(rows)
+    return rows
 
 
 def table(data):

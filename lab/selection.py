@@ -42,9 +42,7 @@ def run(folder, seed, answers, of, rounds, prompts_asked, prompts=exam.PROMPTS):
             (in_rounds, (folder, seed, "lab/rejection_round", rounds,
                          {**common, "samples_per_prompt": each, "control": False}, prompts))]
     rows["any one"], rows[f"{rounds} rounds of {each}"] = exam.at_once(called, jobs, "rounds")
-    for row in rows.values():
-        row["over_sft"] = exam.gain(folder, seed, row, rows["sft"], prompts=prompts)
-    return exam.without_questions(rows)
+    return exam.over_sft(folder, seed, rows, prompts)
 
 
 def called(function, arguments):

@@ -82,8 +82,9 @@ def test_every_experiment_at_toy_size(name, run, in_turn, monkeypatch, tmp_path,
     assert notebook.read(experiment, tmp_path / "data") == {}
 
 
-def test_the_page_is_what_its_data_say():
+def test_the_page_is_what_its_data_say(capsys):
     everything.main(["--page", "--check"])
+    assert "what the data say" in capsys.readouterr().out
 
 
 def test_what_is_missing_is_said(tmp_path):
@@ -107,7 +108,8 @@ def test_marks_are_those_of_evaluate(run, in_turn):
     assert marks["at_best"]["gold"] == pytest.approx(row["at_best"]["gold"])
     assert marks["kl"] == pytest.approx(row["kl_to_sft"], abs=1e-6) and marks["kl"] < 1e-4
     assert marks["proxy"]["rm"] == pytest.approx(row["proxy"], abs=1e-5)
-    assert exam.gain(run, 0, marks, marks, prompts=32) == [0.0, 0.0]
+    rows = exam.over_sft(run, 0, {"sft": marks}, prompts=32)
+    assert rows["sft"]["over_sft"] == [0.0, 0.0] and "by_question" not in rows["sft"]
 
 
 def test_two_processes_at_once():
