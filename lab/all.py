@@ -16,7 +16,8 @@ from nanorlhf.checkpoints import write_atomically
 from runs.compare import recipe
 
 EXPERIMENTS = ("overoptimization", "kl_price", "frontier", "estimators", "displacement",
-               "noisy_labels", "elicitation", "selection", "evaluation")
+               "noisy_labels", "elicitation", "selection", "evaluation", "groups", "length_bias",
+               "rounds")
 PAGE = notebook.ROOT / "docs/LAB.md"
 HEAD = """# The lab: what the book claims, tried
 

@@ -33,12 +33,11 @@ does nothing for its liking for length, since length goes along with the answer.
 """
 
 
-def said_by(folder, seed, name, prompts, purpose):
-    """-> (questions, columns, lengths) of one model's answers to the held-out questions at
-    temperature 1"""
+def said_by(folder, seed, name, prompts, purpose, temperature=1.0):
+    """-> (questions, columns, lengths) of one model's answers to the held-out questions"""
     run, world, questions = exam.held_out(folder, seed, prompts)
     asked = [run.tokenizer.prompt(q.text) for q in questions]
-    said = run.answer(run.load(name), None, asked, purpose)
+    said = run.answer(run.load(name), None, asked, purpose, temperature)
     return (questions, world.columns(questions, said.texts, said.finished),
             [len(ids) for ids in said.ids])
 

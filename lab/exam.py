@@ -43,14 +43,16 @@ def at_once(function, jobs, title):
 
 def trained(folder, seed, name, script, settings):
     """<folder>/<name>, a model made by this script with these settings, unless it is there already
-    and the run's SFT has not been made anew since.
+    and what it is made from, the run's SFT and the paths among the settings, is older.
 
     What the script prints goes to <folder>/<name>/output.txt.
     """
     script = importlib.import_module(script)
     cfg, made = script.Config(run=folder, out=name, seed=seed, **settings), f"{folder}/{name}"
-    model, sft = f"{made}/model.pt", f"{folder}/sft/model.pt"
-    if os.path.exists(model) and os.path.getmtime(model) >= os.path.getmtime(sft):
+    model, sources = f"{made}/model.pt", [f"{folder}/sft/model.pt"]
+    for path in map(str, settings.values()):
+        sources += filter(os.path.isfile, (path, f"{path}/model.pt"))
+    if os.path.exists(model) and os.path.getmtime(model) >= max(map(os.path.getmtime, sources)):
         with open(f"{made}/config.json", encoding="utf-8") as f:
             # a run may be moved, and a setting that it does not know is a newer one's default
             there = {**dataclasses.asdict(script.Config()), **json.load(f), "run": folder}

@@ -4,23 +4,34 @@ The pairs of make_preferences.py carry the gold of both answers. So what other p
 said of them is a draw away, and no answer is sampled again.
 """
 import json
+import pathlib
 from itertools import groupby
 
 from nanorlhf.checkpoints import write_atomically
 
 
-def rows_of(folder):
-    """-> (rows of the training prompts, rows of the held-out ones) of <folder>/preferences"""
-    with open(f"{folder}/preferences/pairs.jsonl", encoding="utf-8") as f:
+def rows_of(folder, name="preferences"):
+    """-> (rows of the training prompts, rows of the held-out ones) of <folder>/<name>"""
+    with open(f"{folder}/{name}/pairs.jsonl", encoding="utf-8") as f:
         rows = [json.loads(line) for line in f]
     return ([row for row in rows if row["split"] == "train"],
             [row for row in rows if row["split"] != "train"])
 
 
+def by_prompt(rows):
+    """[rows of one prompt that was sampled]: the pairs of a prompt stand together, and the same
+    text may be sampled again."""
+    return [list(group) for _, group in groupby(rows, lambda row: row["prompt"])]
+
+
+def of_prompts(rows, n):
+    """All pairs of the first n prompts."""
+    return [row for group in by_prompt(rows)[:n] for row in group]
+
+
 def one_a_prompt(rows, rng, n=None):
     """One row of each prompt that was sampled, and of those n: no answer is in two of them."""
-    # the pairs of a prompt stand together
-    chosen = [rng.choice(list(group)) for _, group in groupby(rows, lambda row: row["prompt"])]
+    chosen = [rng.choice(group) for group in by_prompt(rows)]
     rng.shuffle(chosen)
     return chosen[:n]
 
@@ -38,6 +49,10 @@ def write(folder, name, rows, held_out):
 
 
 def write_rows(path, rows):
-    """JSONL -> its path"""
-    write_atomically(path, lambda f: f.writelines(json.dumps(row) + "\n" for row in rows))
-    return path
+    """JSONL -> its path. A file that says the same stays as old as it is: so do models made of it.
+    """
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    path = pathlib.Path(path)
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        write_atomically(str(path), lambda f: f.write(text))
+    return str(path)

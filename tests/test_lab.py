@@ -22,10 +22,13 @@ from lab import (
     estimators,
     evaluation,
     exam,
+    groups,
     kl_price,
     labels,
+    length_bias,
     notebook,
     overoptimization,
+    tastes,
 )
 from nanorlhf import InputError, exact, seeds, worlds
 from nanorlhf.stats import T_95, over_seeds
@@ -276,3 +279,79 @@ def test_demonstrations_without_the_errors_that_people_share():
         return sum(world.believed_gold(*pair) > world.grade(*pair)["gold"] for pair in pairs)
 
     assert errors(0.0) == 0 < errors(0.5) < errors(1.0)
+
+
+def test_labels_of_other_tastes(run):
+    """Gold's own labelers leave the shares as they are; those who love length choose it; and of two
+    groups that want opposite things each has its share."""
+    world, (rows, _) = worlds.load("towns"), labels.rows_of(run)
+    rows = [row for row in rows if len(row["chosen_ids"]) != len(row["rejected_ids"])]
+
+    def longer(groups):
+        made = tastes.relabelled(world, rows, groups, seeds.rng(0, "test"))
+        return sum(len(row["chosen_ids"]) > len(row["rejected_ids"]) for row in made) / len(rows)
+
+    loves, hates = {"longer_bias": 1000.0}, {"longer_bias": -1000.0}
+    assert longer([(1.0, loves)]) == 1 and longer([(1.0, hates)]) == 0
+    assert longer([(0.7, loves), (0.3, hates)]) == pytest.approx(0.7, abs=0.1)
+    same = tastes.relabelled(world, rows, [(1.0, {"sharpness": 1000.0})], seeds.rng(0, "test"))
+    assert all(row["chosen_gold"] >= row["rejected_gold"] for row in same)
+
+
+def test_what_a_reward_model_weighs_is_found_again(run, monkeypatch):
+    """Scores made of known weights, and of a number for each prompt that says nothing."""
+    _, held_out = labels.rows_of(run)
+    world, truth = worlds.load("towns"), {"rambling": -0.7, "tokens": 0.2}
+
+    def score(_, prompts, answers, pad):
+        scores = []
+        for prompt, ids in zip(prompts, answers, strict=True):
+            row, side = next((row, side) for row in held_out for side in ("chosen", "rejected")
+                             if row["prompt_ids"] == prompt and row[f"{side}_ids"] == ids)
+            parts = tastes.graded(world, row, side)
+            scores.append(len(prompt) + sum(w * parts[part] for part, w in truth.items()))
+        return torch.tensor(scores)
+
+    monkeypatch.setattr(tastes, "score_answers", score)
+    found = tastes.weights(run, 0, "rm", held_out, tuple(truth))
+    assert found == pytest.approx(truth, abs=1e-5)
+
+
+def test_log_odds_of_a_vote():
+    assert groups.expected(0.5, 3.0, 0.0) == pytest.approx((0.0, 0.0))
+    vote, felt = groups.expected(0.9, 100.0, 2.0)
+    # nine of ten, however strongly they feel
+    assert vote == pytest.approx(math.log(9)) and felt == pytest.approx(80.6)
+    assert groups.expected(1.0, 3.0, 2.0) == pytest.approx((3.6, 3.6))
+
+
+def test_length_control_takes_out_what_length_gave():
+    """Wins made of a strength, of length and of difficulty: what is left is the strength."""
+    rng = np.random.default_rng(0)
+    strength, difficulty = np.array([-1.0, 0.0, 0.7]), rng.normal(0, 1, 4000)
+    longer = rng.normal([[12.0], [0.0], [-9.0]], 8.0, (3, 4000))
+    liking = 1.5 * np.tanh(longer / longer.std(1, keepdims=True))
+    logits = strength[:, None] + difficulty
+    chances = 1 / (1 + np.exp(-logits - liking))
+    without = (1 / (1 + np.exp(-logits))).mean(1)
+    # the raw order is another one
+    assert chances.mean(1).argsort().tolist() != without.argsort().tolist()
+    assert length_bias.length_controlled(chances, longer) == pytest.approx(without, abs=0.04)
+    assert length_bias.rank_correlation([1, 2, 3], [10, 11, 40]) == pytest.approx(1)
+    assert length_bias.rank_correlation([1, 2, 3], [3, 2, 1]) == pytest.approx(-1)
+
+
+def test_a_model_is_made_anew_when_its_data_are(run):
+    path = labels.write_rows(f"{run}/lab/made.jsonl", [{"prompt": "A?", "completion": "B."}] * 4)
+
+    def made():
+        folder = exam.trained(run, 0, "lab/made", "train_sft",
+                              {"data": path, "held_out": 0.0, "steps": 1})
+        return os.stat(f"{folder}/model.pt").st_mtime_ns
+
+    first = made()
+    labels.write_rows(path, [{"prompt": "A?", "completion": "B."}] * 4)
+    assert made() == first
+    labels.write_rows(path, [{"prompt": "A?", "completion": "C."}] * 4)
+    os.utime(path, ns=(first + 1000, first + 1000))
+    assert made() > first
