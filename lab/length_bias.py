@@ -46,10 +46,11 @@ def length_controlled(chances, longer):
 
     chances (M, N): of each model's win; longer (M, N): by how many tokens its answers are longer
     -> (M,). For each model, logit P = theta + phi tanh(longer / sd) + psi difficulty is fitted by
-    maximum likelihood, and phi's term is left out. A question's difficulty is the mean over models
-    of the chance to win it, in standard deviations; the paper fits it too.
+    maximum likelihood, and phi's term is left out. A question's difficulty is the mean logit of
+    all models' wins there, in standard deviations; the paper fits it too.
     """
-    difficulty = chances.mean(0)                                                    # (N,)
+    sure = chances.clip(1e-3, 1 - 1e-3)
+    difficulty = np.log(sure / (1 - sure)).mean(0)                                  # (N,)
     difficulty = (difficulty - difficulty.mean()) / max(difficulty.std(), 1e-9)
     rates = []
     for p, more in zip(chances, longer, strict=True):

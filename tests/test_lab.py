@@ -328,8 +328,8 @@ def test_log_odds_of_a_vote():
 def test_length_control_takes_out_what_length_gave():
     """Wins made of a strength, of length and of difficulty: what is left is the strength."""
     rng = np.random.default_rng(0)
-    strength, difficulty = np.array([-1.0, 0.0, 0.7]), rng.normal(0, 1, 4000)
-    longer = rng.normal([[12.0], [0.0], [-9.0]], 8.0, (3, 4000))
+    strength, difficulty = np.linspace(-1, 1, 12), rng.normal(0, 1, 4000)
+    longer = rng.normal(np.linspace(12, -12, 12)[:, None], 8.0, (12, 4000))
     liking = 1.5 * np.tanh(longer / longer.std(1, keepdims=True))
     logits = strength[:, None] + difficulty
     chances = 1 / (1 + np.exp(-logits - liking))
