@@ -34,18 +34,6 @@ def path_of(folder, names):
     return {name: figures.smooth(log[name], 11).tolist() for name in names}
 
 
-def gold_at(path, kl):
-    """Gold where the path first comes to so many nats, between the steps around it; None where it
-    never does."""
-    there = np.flatnonzero(np.array(path["kl"]) >= kl)
-    if not len(there):
-        return None
-    i = there[0]
-    if i == 0:
-        return path["gold"][0]
-    return float(np.interp(kl, path["kl"][i - 1:i + 1], path["gold"][i - 1:i + 1]))
-
-
 def ppo_at(beta, steps):
     """The model of this beta, for exam.marks_of: the run's own where it is that."""
     own = train_ppo.Config
@@ -59,7 +47,8 @@ def run(folder, seed, betas, at_kl, steps, prompts=exam.PROMPTS):
     rows = exam.marks_of(folder, seed, {"sft": ("sft", "", {}), **models}, prompts)
     for name, (made, _, _) in models.items():
         path = path_of(f"{folder}/{made}", ("kl", "gold", "score"))
-        rows[name] |= {"path": path, "gold_at_kl": {f"{kl:g}": gold_at(path, kl) for kl in at_kl}}
+        rows[name] |= {"path": path, "gold_at_kl": {
+            f"{kl:g}": notebook.first_at(path["kl"], path["gold"], kl) for kl in at_kl}}
     return exam.over_sft(folder, seed, rows, prompts)
 
 

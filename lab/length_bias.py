@@ -66,12 +66,6 @@ def length_controlled(chances, longer):
     return np.array(rates)
 
 
-def rank_correlation(xs, ys):
-    """Spearman's, for values without ties."""
-    ranks = [np.argsort(np.argsort(values)) for values in (xs, ys)]
-    return float(np.corrcoef(*ranks)[0, 1])
-
-
 def said_at(folder, seed, name, temperatures, prompts):
     """-> [(gold (N,), tokens (N,))] of one model, at each of the temperatures"""
     said = []
@@ -99,8 +93,8 @@ def run(folder, seed, biases, temperatures, label_prompts, steps, prompts=exam.P
     for bias in biases:
         chances = np.stack([judged(mine, rival, bias) for mine in said])            # (M, N)
         rows[f"judge: {bias:g} for ten tokens"] = {
-            "raw": rank_correlation(chances.mean(1), truth),
-            "controlled": rank_correlation(length_controlled(chances, longer), truth)}
+            "raw": notebook.rank_correlation(chances.mean(1), truth),
+            "controlled": notebook.rank_correlation(length_controlled(chances, longer), truth)}
     return rows
 
 

@@ -30,6 +30,8 @@ import subprocess
 import time
 from importlib import metadata
 
+import numpy as np
+
 from lab import exam
 from nanorlhf import InputError, settings
 from nanorlhf.checkpoints import write_atomically
@@ -131,6 +133,25 @@ def differences(data, key, row, other):
     both = {seed: (look_up(rows.get(row), key), look_up(rows.get(other), key))
             for seed, rows in data.items()}
     return {seed: one - two for seed, (one, two) in both.items() if None not in (one, two)}
+
+
+def rank_correlation(xs, ys):
+    """Spearman's, for values without ties; 0 where one of them is flat."""
+    if not np.std(xs) or not np.std(ys):
+        return 0.0
+    return float(np.corrcoef(*(np.argsort(np.argsort(values)) for values in (xs, ys)))[0, 1])
+
+
+def first_at(xs, ys, x):
+    """y where a way (xs, ys) first comes to x, between the steps around it; None where it never
+    does."""
+    there = np.flatnonzero(np.asarray(xs) >= x)
+    if not len(there):
+        return None
+    i = there[0]
+    if i == 0:
+        return float(ys[0])
+    return float(np.interp(x, xs[i - 1:i + 1], ys[i - 1:i + 1]))
 
 
 def print_table(titles, rows):

@@ -33,21 +33,26 @@ def relabelled(world, rows, groups, rng):
     return made
 
 
-def weights(folder, seed, name, rows, parts=PARTS):
-    """What one more of each of the parts adds to the score of a reward model, nats of preference:
-    by least squares over the answers of rows, each less the mean of its prompt's."""
-    run, world, _ = exam.held_out(folder, seed)
-    answers = {}
-    for row in rows:
-        for side in ("chosen", "rejected"):
-            answers[row["prompt"], row[side]] = row, side
-    grades = [graded(world, row, side) for row, side in answers.values()]
-    features = np.array([[grade[part] for part in parts] for grade in grades], float)   # (N, parts)
+def scored(folder, seed, name, rows):
+    """Each answer in rows of pairs.jsonl once -> ([(row, side)], its prompt as text, its score by a
+    reward model (N,))"""
+    run, _, _ = exam.held_out(folder, seed)
+    answers = {(row["prompt"], row[side]): (row, side)
+               for row in rows for side in ("chosen", "rejected")}
     scores = score_answers(run.load(name, "scalar"),
                            [row["prompt_ids"] for row, _ in answers.values()],
                            [row[f"{side}_ids"] for row, side in answers.values()],
-                           run.tokenizer.pad).numpy()                               # (N,)
-    prompts = [prompt for prompt, _ in answers]
+                           run.tokenizer.pad).numpy()
+    return list(answers.values()), [prompt for prompt, _ in answers], scores
+
+
+def weights(folder, seed, name, rows, parts=PARTS):
+    """What one more of each of the parts adds to the score of a reward model, nats of preference:
+    by least squares over the answers of rows, each less the mean of its prompt's."""
+    _, world, _ = exam.held_out(folder, seed)
+    answers, prompts, scores = scored(folder, seed, name, rows)
+    grades = [graded(world, *answer) for answer in answers]
+    features = np.array([[grade[part] for part in parts] for grade in grades], float)   # (N, parts)
     found, *_ = np.linalg.lstsq(within(features, prompts), within(scores, prompts), rcond=None)
     return dict(zip(parts, found.tolist(), strict=True))
 

@@ -28,6 +28,7 @@ from lab import (
     length_bias,
     notebook,
     overoptimization,
+    staleness,
     tastes,
 )
 from nanorlhf import InputError, exact, seeds, worlds
@@ -196,11 +197,17 @@ def test_gaos_forms_are_found_again():
     assert far["a d - b d^2"]["rms"] < 1e-9
 
 
-def test_gold_at_a_kl():
-    path = {"kl": [0.0, 1.0, 3.0, 2.0, 9.0], "gold": [0.0, 0.5, 1.5, 7.0, 8.0]}
-    assert kl_price.gold_at(path, 2.0) == pytest.approx(1.0)    # the first time it comes there
-    assert kl_price.gold_at(path, 0.0) == 0.0
-    assert kl_price.gold_at(path, 10.0) is None
+def test_where_a_way_first_comes_to():
+    kl, gold = [0.0, 1.0, 3.0, 2.0, 9.0], [0.0, 0.5, 1.5, 7.0, 8.0]
+    assert notebook.first_at(kl, gold, 2.0) == pytest.approx(1.0)   # the first time it comes there
+    assert notebook.first_at(kl, gold, 0.0) == 0.0
+    assert notebook.first_at(kl, gold, 10.0) is None
+
+
+def test_rank_correlation():
+    assert notebook.rank_correlation([1, 2, 3], [10, 11, 40]) == pytest.approx(1)
+    assert notebook.rank_correlation([1, 2, 3], [3, 2, 1]) == pytest.approx(-1)
+    assert notebook.rank_correlation([1, 2, 3], [5, 5, 5]) == 0.0
 
 
 def test_rho_k3_is_k2_and_the_kl_of_each_token():
@@ -337,8 +344,6 @@ def test_length_control_takes_out_what_length_gave():
     # the raw order is another one
     assert chances.mean(1).argsort().tolist() != without.argsort().tolist()
     assert length_bias.length_controlled(chances, longer) == pytest.approx(without, abs=0.04)
-    assert length_bias.rank_correlation([1, 2, 3], [10, 11, 40]) == pytest.approx(1)
-    assert length_bias.rank_correlation([1, 2, 3], [3, 2, 1]) == pytest.approx(-1)
 
 
 def test_a_model_is_made_anew_when_its_data_are(run):
@@ -355,3 +360,40 @@ def test_a_model_is_made_anew_when_its_data_are(run):
     labels.write_rows(path, [{"prompt": "A?", "completion": "C."}] * 4)
     os.utime(path, ns=(first + 1000, first + 1000))
     assert made() > first
+
+
+def test_corrections_of_a_stale_sampler():
+    """Where the sampler is the learner all are the same. Where it is not: each by hand."""
+    world, policy, other = exact.answers(), exact.tiny_gpt(3), exact.tiny_gpt(4)
+    mask = world.mask
+    logp, mu = exact.logprobs(policy, world), exact.logprobs(other, world).detach()     # (N, T)
+    advantages = torch.linspace(-1, 1, len(mask))[:, None]                              # (N, 1)
+    old = logp.detach()
+    plain = staleness.stale_loss("none", logp, old, old, advantages, mask)
+    for correction in ("clipped", "truncated", "masked"):
+        assert torch.allclose(staleness.stale_loss(correction, logp, old, old, advantages, mask),
+                              plain)
+    w = torch.where(mask, old - mu, 0.0).exp()
+    by_hand = {"none": torch.ones_like(w), "truncated": w.clamp(max=2.0),
+               "masked": torch.where((w >= 0.5) & (w <= 5.0), w, 0.0)}
+    for correction, weight in by_hand.items():
+        loss = staleness.stale_loss(correction, logp, old, mu, advantages, mask)
+        each = (-advantages * weight * mask).sum(1) / mask.sum(1)
+        assert loss.item() == pytest.approx(each.mean().item(), abs=1e-6)
+    # the clip stops what has gone too far from mu already
+    loss = staleness.stale_loss("clipped", logp, old, mu, advantages, mask)
+    [gradient] = torch.autograd.grad(loss, [logp])
+    stopped = ((w > 1.2) & (advantages > 0)) | ((w < 0.8) & (advantages < 0))
+    assert stopped[mask].any() and (gradient[stopped & mask] == 0).all()
+    assert (gradient[~stopped & mask & (advantages != 0)] != 0).all()
+
+
+def test_a_lag_is_that_of_the_sampler(run):
+    """A sampler that is the learner has log w of 0; one that lags has none in its first step
+    alone."""
+    plain = {"correction": "none", "steps": 1, "lr": 1e-3}
+    assert staleness.train(run, 0, "lab/fresh", (0, 1.0, False), **plain) < 1e-4
+    assert staleness.train(run, 0, "lab/lag", (2, 1.0, False), **plain) < 1e-4
+    assert staleness.train(run, 0, "lab/lag", (2, 1.0, False), **{**plain, "steps": 3}) > 1e-3
+    assert staleness.train(run, 0, "lab/warm", (0, 1.5, False), **plain) > 1e-2
+    assert staleness.train(run, 0, "lab/bits", (0, 1.0, True), **plain) > 1e-3
