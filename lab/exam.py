@@ -16,6 +16,7 @@ import torch
 from tqdm import tqdm
 
 import evaluate
+import train_base
 from nanorlhf import InputError, checkpoints, devices, seeds, worlds
 from nanorlhf.measure import kl_per_answer
 from nanorlhf.rollout import score_answers
@@ -41,6 +42,14 @@ def at_once(function, jobs, title):
     return [done.result() for done in running]
 
 
+def made_so(made, cfg):
+    """Whether the model in this folder was trained with these settings."""
+    with open(f"{made}/config.json", encoding="utf-8") as f:
+        # a run may be moved, and a setting that it does not know is a newer one's default
+        there = {**dataclasses.asdict(type(cfg)()), **json.load(f), "run": cfg.run}
+    return there == dataclasses.asdict(cfg)
+
+
 def trained(folder, seed, name, script, settings):
     """<folder>/<name>, a model made by this script with these settings, unless it is there already
     and what it is made from, the run's SFT and the paths among the settings, is older.
@@ -53,16 +62,27 @@ def trained(folder, seed, name, script, settings):
     for path in map(str, settings.values()):
         sources += filter(os.path.isfile, (path, f"{path}/model.pt"))
     if os.path.exists(model) and os.path.getmtime(model) >= max(map(os.path.getmtime, sources)):
-        with open(f"{made}/config.json", encoding="utf-8") as f:
-            # a run may be moved, and a setting that it does not know is a newer one's default
-            there = {**dataclasses.asdict(script.Config()), **json.load(f), "run": folder}
-        if there == dataclasses.asdict(cfg):
+        if made_so(made, cfg):
             return made
     os.makedirs(made, exist_ok=True)
     with open(f"{made}/output.txt", "w", encoding="utf-8", buffering=1) as f:
         with contextlib.redirect_stdout(f), contextlib.redirect_stderr(f):
             script.train(cfg)
     return made
+
+
+def base_of(folder, seed, world, **settings):
+    """A run of another world inside this one, with a base model of its own, unless it is there
+    already -> <folder>/lab/<world>"""
+    own = f"{folder}/lab/{world}"
+    cfg = train_base.Config(run=own, seed=seed, world=world, **settings)
+    if os.path.exists(f"{own}/base/model.pt") and made_so(f"{own}/base", cfg):
+        return own
+    os.makedirs(own, exist_ok=True)
+    with open(f"{own}/base.txt", "w", encoding="utf-8", buffering=1) as f:
+        with contextlib.redirect_stdout(f), contextlib.redirect_stderr(f):
+            train_base.train(cfg)
+    return own
 
 
 def check_run(folder, seed):

@@ -28,6 +28,7 @@ from lab import (
     length_bias,
     notebook,
     overoptimization,
+    reasoning,
     staleness,
     tastes,
 )
@@ -397,3 +398,37 @@ def test_a_lag_is_that_of_the_sampler(run):
     assert staleness.train(run, 0, "lab/lag", (2, 1.0, False), **{**plain, "steps": 3}) > 1e-3
     assert staleness.train(run, 0, "lab/warm", (0, 1.5, False), **plain) > 1e-2
     assert staleness.train(run, 0, "lab/bits", (0, 1.0, True), **plain) > 1e-3
+
+
+def test_a_base_of_another_world_is_made_once(tmp_path):
+    tiny = {**TINY, "steps": 2, "pages": 40}
+
+    def made(**settings):
+        own = exam.base_of(str(tmp_path), 0, "sums", **{**tiny, **settings})
+        assert own == f"{tmp_path}/lab/sums"
+        return os.stat(f"{own}/base/model.pt").st_mtime_ns
+
+    first = made()
+    assert made() == first and made(steps=3) > first
+
+
+def test_rewards_that_are_not_the_truth():
+    right, rng = (torch.rand(4000, generator=torch.Generator().manual_seed(0)) < 0.3).float(), None
+    assert torch.equal(reasoning.reward_of("true", right, rng), right)
+    rng = seeds.rng(0, "test")
+    flipped = reasoning.reward_of(0.2, right, rng)
+    assert (flipped != right).float().mean().item() == pytest.approx(0.2, abs=0.02)
+    chance = reasoning.reward_of("random", right, rng)
+    assert chance.mean().item() == pytest.approx(0.5, abs=0.03)
+    assert np.corrcoef(chance, right)[0, 1] == pytest.approx(0, abs=0.05)
+
+
+def test_workings_lend_as_often_as_asked(tmp_path):
+    world = worlds.load("sums")
+    for lends_nothing in (0.0, 1.0):
+        path = reasoning.workings(str(tmp_path), 0, 60, reasoning.LENT, lends_nothing, 0.0)
+        with open(path, encoding="utf-8") as f:
+            rows = [json.loads(line) for line in f]
+        right = [world.correct(world.find(row["prompt"]), row["completion"]) for row in rows]
+        assert len(rows) == 60 and right == [lends_nothing == 0.0] * 60
+        assert all(world.find(row["prompt"]).kind == "lent" for row in rows)
