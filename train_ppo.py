@@ -30,6 +30,7 @@ from nanorlhf import (
     resume,
     seeds,
     settings,
+    steering,
     worlds,
 )
 from nanorlhf.checks import check_kl, check_ratio, check_rollout
@@ -98,6 +99,9 @@ class Config:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     log_every: int = 10         # steps between lines on the console
     sample_every: int = 25      # steps between samples
+    # a direction that nanorlhf/steering.py saved; the log then has "trait", how far the answers
+    # stand along it, in standard deviations
+    watch: str = ""
 
     def __post_init__(self):
         settings.check(self)
@@ -241,6 +245,7 @@ def train(cfg):
     starts_at_ref = checkpoints.same_weights(policy, ref)
     sampling, shuffling = draws.generator("ppo answers", device), draws.generator("ppo minibatches")
     page_loss = page_mixer(cfg, policy, tokenizer, setup.world, device, draws) if cfg.ptx else None
+    watched = steering.load(cfg.watch, policy) if cfg.watch else None
 
     def logprobs_of(model, ids, mask, **more):
         return masked_logprobs(model, ids, mask, cfg.temperature, cfg.micro_batch, **more)
@@ -282,6 +287,8 @@ def train(cfg):
             texts, finished = answer_texts(out, tokenizer), out.finished.tolist()
             graded = [setup.world.grade(*a) for a in zip(questions, texts, finished, strict=True)]
             seen["gold"] = sum(grade["gold"] for grade in graded) / len(graded)
+        if watched:
+            seen["trait"] = steering.projection(policy, watched, ids, mask)
 
         # 3. credit each token
         with torch.no_grad():

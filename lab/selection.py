@@ -16,12 +16,12 @@ SEEDS, MINUTES = (0, 1, 2), 4
 SETTINGS = {"answers": [2, 4, 16, 64], "of": 16, "rounds": 3, "prompts_asked": 500}
 TOY = {"answers": [2, 4], "of": 4, "rounds": 2, "prompts_asked": 8, "prompts": 32}
 READING = """
-What is gained is the choice: imitating any answer at all leaves SFT where it was. Sixteen answers to
-a prompt are enough. The best of sixty-four scores no higher once it is imitated, and earns no more.
-The best of all answers, whatever their prompt, earned less than the best of each in every seed, too
-unevenly for three seeds to settle. Rounds go further from SFT and higher in score than one round of
-as many answers, and at temperature 1 in gold too. At the best temperature they are not ahead, so a
-part of what they gain is cooling; and they tell fewer of the asked facts.
+What is gained is the choice: imitating any answer at all leaves SFT where it was. Sixteen answers
+to a prompt are enough. The best of sixty-four scores no higher once it is imitated, and earns no
+more. The best of all answers, whatever their prompt, earned less than the best of each in every
+seed, too unevenly for three seeds to settle. Rounds go further from SFT and higher in score than
+one round of as many answers, and at temperature 1 in gold too. At the best temperature they are not
+ahead, so a part of what they gain is cooling; and they tell fewer of the asked facts.
 """
 
 

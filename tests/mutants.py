@@ -625,6 +625,27 @@ MUTANTS = [
             "the head follows autocast: log-probs and scores in the steps of bf16",
             "test_gpu::test_scores_are_near_those_of_float32",
         ),
+        (
+            "nanorlhf.steering.steered",
+            "strength * direction.std * direction.vector",
+            "strength * direction.vector",
+            "a strength that means another thing in every layer",
+            "test_steering::test_what_is_added_is_the_direction",
+        ),
+        (
+            "nanorlhf.steering.projection",
+            " - direction.mean",
+            "",
+            "what is usual does not stand at 0",
+            "test_steering::test_a_planted_direction_is_found",
+        ),
+        (
+            "nanorlhf.steering.find",
+            "len(prompt) - 1 for",
+            "len(prompt) for",
+            "reads the answer's first token, not the place before it",
+            "test_steering::test_the_place_before_the_answer",
+        ),
     )
 ]
 
