@@ -5,6 +5,7 @@
     python make_preferences.py --labels strengths --out strengths       on a five-point scale
     python make_preferences.py --labels rankings --out rankings         all K from best to worst
     python make_preferences.py --labels thumbs --out thumbs     each answer alone, each of its steps
+    python make_preferences.py --judge ai --out ai      by the base model and a written constitution
 
 Writes <run>/preferences/pairs.jsonl, which train_rm.py and train_dpo.py read, as text and as ids;
 with thumbs also answers.jsonl, for train_prm.py.
@@ -14,16 +15,21 @@ labelled in the plain way, so that reward models can be compared.
 Half of the answers are sampled at temperature 1, half at --cool. At 1 alone SFT seldom tells three
 facts in a row, so a reward model has little to learn from about what they are worth.
 What the world leaves unjudged is not asked, and a pair that speaks of it is dropped and counted.
+An AI judge (nanorlhf/judge.py) takes people's place for the training pairs. How far it agrees with
+gold, beside people and the reward model, is printed and kept in judge.json.
 Left out: several labelers a pair, labels that the labelers agree on.
 """
 import json
+import os
 from collections import Counter
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal
 
-from nanorlhf import InputError, checkpoints, devices, seeds, settings, worlds
-from nanorlhf.rollout import generate_in_batches
+from nanorlhf import InputError, checkpoints, devices, judge, reports, seeds, settings, worlds
+from nanorlhf.batches import map_answers
+from nanorlhf.logprobs import answer_logprobs
+from nanorlhf.rollout import generate_in_batches, score_answers
 from nanorlhf.worlds import labelers
 
 
@@ -44,7 +50,11 @@ class Config:
 
     # ---- who judges, and how ----
     labels: Literal["pairs", "strengths", "rankings", "thumbs"] = "pairs"   # see above
-    sharpness: float = 2.0      # of the labelers: log-odds per unit of gold
+    judge: Literal["people", "ai"] = "people"
+    judge_model: str = ""       # ai: the model that is asked what is true; empty: <run>/base
+    # ai: a TOML file of principles, see nanorlhf/judge.py; empty: the world's own
+    constitution: str = ""
+    sharpness: float = 2.0      # of the labelers: log-odds per unit of gold, or of a judge's worth
     noise: float = 0.0          # share of labels that are given blindly
     gullible: float = 0.0       # share given by people who take the common errors for true
     longer_bias: float = 0.0    # labelers who like length: log-odds for ten more tokens
@@ -60,6 +70,11 @@ class Config:
         if self.samples_per_prompt < 2:
             raise InputError(f"--samples_per_prompt {self.samples_per_prompt}: it takes two "
                              "answers to make a pair")
+        if self.judge == "people" and (self.constitution or self.judge_model):
+            flag = "--constitution" if self.constitution else "--judge_model"
+            raise InputError(f"{flag} is for --judge ai")
+        if self.judge == "ai" and self.gullible:
+            raise InputError("--gullible is for people; what an AI judge believes its model says")
 
     @property
     def people(self):
@@ -101,9 +116,9 @@ def compare(question, answers, cfg, labels, labeler, split, tokenizer):
 
     Beside it a row has what only this world knows: gold, and how sure the labels can be.
     """
-    rows, dropped = [], Counter()
+    rows, dropped, seen = [], Counter(), list(map(labelers.as_judged, answers))
     if labels == "rankings":
-        order = labelers.ranking(answers, labeler, **cfg.people)
+        order = labelers.ranking(seen, labeler, **cfg.people)
     for i, j in combinations(range(len(answers)), 2):
         a, b = answers[i], answers[j]
         if a["ids"] == b["ids"]:
@@ -112,11 +127,11 @@ def compare(question, answers, cfg, labels, labeler, split, tokenizer):
         if a.get("unjudged") or b.get("unjudged"):
             dropped["an answer speaks of what nobody judges"] += 1
             continue
-        p, more = labelers.prefers_first(a, b, **cfg.people), {}
+        p, more = labelers.prefers_first(seen[i], seen[j], **cfg.people), {}
         if labels == "pairs":
             a_is_better = labeler.random() < p
         elif labels == "strengths":
-            strength = labelers.strength(a, b, labeler, **cfg.people)
+            strength = labelers.strength(seen[i], seen[j], labeler, **cfg.people)
             if strength == 0:
                 dropped["neither is better"] += 1
                 continue
@@ -142,7 +157,7 @@ def judge_alone(question, answer, cfg, labeler, world, split, tokenizer):
     if world.correct:
         right = answer["finished"] and world.correct(question, answer["text"])
     else:
-        p = labelers.thumb_up(answer, cfg.sharpness, cfg.noise, cfg.gullible)
+        p = labelers.thumb_up(labelers.as_judged(answer), cfg.sharpness, cfg.noise, cfg.gullible)
         right = labeler.random() < p
     row = {"prompt": question.text, "completion": answer["text"],
            "prompt_ids": tokenizer.prompt(question.text), "completion_ids": answer["ids"],
@@ -155,6 +170,43 @@ def judge_alone(question, answer, cfg, labeler, world, split, tokenizer):
     return row
 
 
+def ai_judge(cfg, world, tokenizer, device):
+    """-> f(answered): [worth of each answer], answered as sample_answers() gives it; and the model
+    that is asked"""
+    path = cfg.constitution or worlds.constitution(world.name)
+    principles = judge.read(path)
+    asked, _ = checkpoints.load_checkpoint(cfg.judge_model or f"{cfg.run}/base", device,
+                                           like=tokenizer)
+    print(f"an AI judge: {path}, {len(principles)} principles: "
+          f"{', '.join(p.name for p in principles)}")
+
+    def worth(answered):
+        questions, texts = zip(*((question.text, answer["text"])
+                                 for question, answers in answered for answer in answers),
+                               strict=True)
+        said = judge.verdicts(asked, tokenizer, principles, questions, texts)
+        return judge.worth(principles, said)
+
+    return worth, asked
+
+
+def report_judge(cfg, folder, answered, worth, asked, tokenizer, device):
+    """Prints how far an AI judge agrees with gold, and writes <folder>/judge.json."""
+    prompts = [tokenizer.prompt(q.text) for q, answers in answered for _ in answers]
+    answers = [answer for _, some in answered for answer in some]
+    ids = [answer["ids"] for answer in answers]
+    own = map_answers(lambda i, m: answer_logprobs(asked, i, m) / m.sum(1), prompts, ids,
+                      tokenizer.pad, device)
+    scores = {"judge": worth}
+    if os.path.exists(f"{cfg.run}/rm/model.pt"):
+        reward_model, _ = checkpoints.load_checkpoint(f"{cfg.run}/rm", device, "scalar", tokenizer)
+        scores["reward model"] = score_answers(reward_model, prompts, ids, tokenizer.pad).tolist()
+    report = reports.judge_report([len(some) for _, some in answered], answers, scores,
+                                  own.tolist(), cfg.sharpness)
+    checkpoints.write_atomically(f"{folder}/judge.json", lambda f: json.dump(report, f, indent=1))
+    reports.print_judge_report(report)
+
+
 def train(cfg):
     """-> the folder with pairs.jsonl (and answers.jsonl)"""
     device, folder = devices.pick(cfg.device), f"{cfg.run}/{cfg.out}"
@@ -162,13 +214,24 @@ def train(cfg):
     world, written = worlds.of(tokenizer), {"pairs": [], "answers": []}
     if cfg.gullible and not world.believed_gold:
         raise InputError(f"--gullible: nobody believes errors in the world of {world.name}")
+    if cfg.judge == "ai":
+        worth_of, asked = ai_judge(cfg, world, tokenizer, device)
     for split, n in ((worlds.TRAIN, cfg.prompts), (worlds.HELD_OUT, max(16, cfg.prompts // 10))):
         labels = cfg.labels if split == worlds.TRAIN else "pairs"
         # plain pairs keep their labels whatever else is labelled
         purpose = f"{split} labels" if labels == "pairs" else f"{split} {labels}"
         labeler, thumbs = seeds.rng(cfg.seed, purpose), seeds.rng(cfg.seed, f"{split} thumbs")
         dropped = Counter()
-        for question, answers in sample_answers(cfg, model, tokenizer, world, n, split, device):
+        answered = sample_answers(cfg, model, tokenizer, world, n, split, device)
+        if cfg.judge == "ai":
+            worth = worth_of(answered)
+            if split == worlds.HELD_OUT:    # these are people's, whoever labels the others
+                report_judge(cfg, folder, answered, worth, asked, tokenizer, device)
+            else:
+                flat = [answer for _, answers in answered for answer in answers]
+                for answer, value in zip(flat, worth, strict=True):
+                    answer["judged"] = value
+        for question, answers in answered:
             if labels != "thumbs":
                 rows, lost = compare(question, answers, cfg, labels, labeler, split, tokenizer)
                 written["pairs"] += rows

@@ -7,7 +7,7 @@ and IPO stops at its target.
 
 Varied: the share of training labels turned round, the loss, and the share that cdpo and robust
 believe in, right and wrong. Besides: labels without any noise, each pair as gold has it. All on the
-same 1,500 prompts, one pass. The labels to begin with are people's, of whom some 15% are wrong
+same 750 prompts, one pass. The labels to begin with are people's, of whom some 15% are wrong
 already; a share of turned labels comes on top.
 """
 import sys
@@ -17,7 +17,7 @@ from lab import labels as label_files
 from nanorlhf import figures, seeds
 
 SEEDS, MINUTES = (0, 1, 2), 8
-SETTINGS = {"flips": [0.0, 0.1, 0.2, 0.4], "wrong": [0.1, 0.4], "of": 0.2, "steps": 150}
+SETTINGS = {"flips": [0.0, 0.1, 0.2, 0.4], "wrong": [0.1, 0.4], "of": 0.2, "steps": 75}
 TOY = {"flips": [0.0, 0.4], "wrong": [], "of": 0.4, "steps": 2, "prompts": 32}
 READING = ""
 

@@ -1,8 +1,12 @@
-"""How well a reward model knows what people prefer: its report on held-out data."""
+"""How well a reward model, or an AI judge, knows what is good: its report on held-out data."""
 import math
+from itertools import combinations
+
+import numpy as np
 
 from nanorlhf import batches
 from nanorlhf.rollout import score_answers
+from nanorlhf.worlds.labelers import sigmoid
 
 MEANING = {"accuracy": "the chosen answer has the higher score; a tie is a miss",
            "noise_ceiling": "the most that anyone can reach: the labels are noisy",
@@ -67,3 +71,67 @@ def print_report(report):
     for part in report.get("calibration", []):
         print(f"  where it is {part['claimed']:.0%} sure it is right in {part['right']:.0%} of "
               f"{part['pairs']} pairs")
+
+
+# of the difference in gold between two answers
+GAPS = ((0.0, 0.5), (0.5, 1.0), (1.0, 2.0), (2.0, math.inf))
+
+
+def judge_report(sizes, answers, scores, own, sharpness):
+    """What an AI judge is worth, on N answers -> a dict:
+
+    gaps          [{"from", "to", "pairs", "people", and a column for each of scores}]: of the pairs
+                  of a prompt whose golds lie so far apart, the share put in gold's order; a tie is
+                  half. people: what labelers of this sharpness would say
+    calibration   of the judge, as calibration() has it
+    biases        what it gives beyond gold, in its own unit: for ten more tokens, and for a nat a
+                  token more of log-prob under the model that is asked ("own kind"), by least
+                  squares within prompts
+
+    sizes: answers of each prompt; answers: dicts with gold and tokens; scores: {who: (N,)}, one of
+    them "judge"; own (N,): log-prob a token.
+    """
+    starts = np.cumsum([0, *sizes])
+    pairs = [pair for start, size in zip(starts, sizes, strict=False)
+             for pair in combinations(range(start, start + size), 2)]
+    first, second = (np.array(side, int) for side in zip(*pairs, strict=True))
+    gold = np.array([answer["gold"] for answer in answers])
+    gap = gold[first] - gold[second]
+    # equal up to what float sums leave behind
+    first, second, gap = (x[np.abs(gap) > 1e-9] for x in (first, second, gap))
+    columns = {"people": np.array([sigmoid(sharpness * abs(g)) for g in gap])}
+    for who, values in scores.items():
+        margin = (np.array(values)[first] - np.array(values)[second]) * np.sign(gap)
+        columns[who] = (np.sign(margin) + 1) / 2
+        if who == "judge":
+            margins = (sharpness * margin).tolist()
+    rows = []
+    for low, high in GAPS:
+        here = (np.abs(gap) > low) & (np.abs(gap) <= high)
+        if here.any():
+            rows.append({"from": low, "to": None if math.isinf(high) else high,
+                         "pairs": int(here.sum()),
+                         **{who: float(column[here].mean()) for who, column in columns.items()}})
+    prompt = np.repeat(np.arange(len(sizes)), sizes)
+    x = np.stack([gold, [answer["tokens"] / 10 for answer in answers], own, scores["judge"]], 1)
+    centred = x - (np.stack([np.bincount(prompt, column) for column in x.T], 1)
+                   / np.bincount(prompt)[:, None])[prompt]                          # (N, 4)
+    weights, *_ = np.linalg.lstsq(centred[:, :3], centred[:, 3], rcond=None)
+    return {"gaps": rows, "calibration": calibration(margins),
+            "biases": dict(zip(("gold", "ten tokens", "own kind"), weights.tolist(), strict=True))}
+
+
+def print_judge_report(report):
+    print("held-out pairs put in gold's order, by how far apart their golds lie:")
+    for row in report["gaps"]:
+        to = "and more" if row["to"] is None else f"to {row['to']:g}"
+        said = ", ".join(f"{who} {row[who]:.0%}" for who in row
+                         if who not in ("from", "to", "pairs"))
+        print(f"  {row['from']:g} {to:8} {row['pairs']:6} pairs   {said}")
+    for part in report["calibration"]:
+        print(f"  where the judge is {part['claimed']:.0%} sure it is right in {part['right']:.0%} "
+              f"of {part['pairs']} pairs")
+    biases = report["biases"]
+    print(f"  the judge gives {biases['gold']:.2f} for a unit of gold, and beyond it "
+          f"{biases['ten tokens']:+.2f} for ten tokens more, {biases['own kind']:+.2f} for a nat a "
+          "token that its own model finds likelier")

@@ -646,6 +646,34 @@ MUTANTS = [
             "reads the answer's first token, not the place before it",
             "test_steering::test_the_place_before_the_answer",
         ),
+        (
+            "nanorlhf.judge.p_first",
+            "len(row) - 1",
+            "len(row) - 2",
+            "asked before the value has been read",
+            "test_judge::test_p_first_is_that_of_the_next_token",
+        ),
+        (
+            "nanorlhf.judge.verdicts",
+            "2 * asked[p.name][claim(lines)] - 1",
+            "asked[p.name][claim(lines)]",
+            "an error costs nothing: at worst it earns 0",
+            "test_judge::test_verdicts_by_hand",
+        ),
+        (
+            "nanorlhf.judge.worth",
+            "weights[name] * verdict",
+            "verdict",
+            "all principles weigh alike, whatever is written",
+            "test_judge::test_verdicts_by_hand",
+        ),
+        (
+            "nanorlhf.reports.judge_report",
+            "(np.sign(margin) + 1) / 2",
+            "margin > 0",
+            "a tie is a miss: a judge that never decides looks worse than one that guesses",
+            "test_judge::test_a_judges_report_by_hand",
+        ),
     )
 ]
 

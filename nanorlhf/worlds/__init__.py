@@ -41,6 +41,7 @@ What it may have, with the default.
 """
 import functools
 import importlib
+import pathlib
 import pkgutil
 from types import SimpleNamespace
 
@@ -89,6 +90,16 @@ def of(tokenizer):
         raise InputError(f"this takes a model of a made-up world ({', '.join(names())}), whose "
                          f"answers can be graded; the checkpoint's vocabulary is {tokenizer.name}")
     return load(tokenizer.name, tokenizer.knobs)
+
+
+def constitution(name):
+    """Path of the principles that an AI judge of this world's answers starts with. InputError where
+    nobody has written any."""
+    path = pathlib.Path(__file__).with_name(f"{name}.toml")
+    if not path.exists():
+        raise InputError(f"the world of {name} has no constitution; write one, as "
+                         "nanorlhf/judge.py says, and give it with --constitution")
+    return str(path)
 
 
 def parse_knobs(text):

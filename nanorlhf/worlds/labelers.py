@@ -34,6 +34,11 @@ def as_believed(answer):
     return {**answer, "gold": answer["believed"]}
 
 
+def as_judged(answer):
+    """The answer as a judge with a constitution sees it, where one does: its worth for its gold."""
+    return {**answer, "gold": answer["judged"]} if "judged" in answer else answer
+
+
 def prefers_first(a, b, sharpness=2.0, noise=0.0, gullible=0.0, **bias):
     """Chance that a is preferred to b (Bradley and Terry 1952)."""
     p = sigmoid(utility(a, sharpness, **bias) - utility(b, sharpness, **bias))
