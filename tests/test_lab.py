@@ -4,6 +4,7 @@ import importlib
 import json
 import math
 import os
+import re
 
 import numpy as np
 import pytest
@@ -15,8 +16,10 @@ import train_base
 import train_ppo
 import train_rm
 import train_sft
-from lab import all as everything
 from lab import (
+    ai_feedback,
+    collapse,
+    constitution,
     displacement,
     elicitation,
     estimators,
@@ -32,7 +35,9 @@ from lab import (
     staleness,
     tastes,
 )
-from nanorlhf import InputError, exact, seeds, worlds
+from lab import all as everything
+from nanorlhf import InputError, exact, judge, seeds, worlds
+from nanorlhf.measure import Answers
 from nanorlhf.stats import T_95, over_seeds
 
 TINY = {"n_layer": 1, "n_embd": 32, "n_head": 2, "pages": 300, "steps": 20}
@@ -432,3 +437,70 @@ def test_workings_lend_as_often_as_asked(tmp_path):
         right = [world.correct(world.find(row["prompt"]), row["completion"]) for row in rows]
         assert len(rows) == 60 and right == [lends_nothing == 0.0] * 60
         assert all(world.find(row["prompt"]).kind == "lent" for row in rows)
+
+
+def test_a_judge_made_as_noisy_as_people():
+    rng = np.random.default_rng(0)
+    gaps, right = rng.normal(0, 2, 500), rng.random(500) < 0.9
+
+    def is_right(sharpness):
+        sure = 1 / (1 + np.exp(-sharpness * np.abs(gaps)))
+        return np.where(right, sure, 1 - sure).mean()
+
+    for share in (0.6, 0.8):
+        assert is_right(ai_feedback.as_noisy(gaps, right, share)) == pytest.approx(share, abs=1e-3)
+
+
+def test_labels_that_are_drawn_anew(run):
+    rows, _ = labels.rows_of(run)
+    assert ai_feedback.labelled(rows, lambda row: 1.0, seeds.rng(0, "test")) == rows
+    assert ai_feedback.labelled(rows, lambda row: 0.0, seeds.rng(0, "test")) == [
+        labels.turned(row) for row in rows]
+
+
+def test_revisions(run, monkeypatch):
+    """The wrong part kept; an answer that was good already written anew; what is objected to in the
+    end left in."""
+    folder, _, _ = exam.held_out(run, 0)
+    principles = [judge.Principle("no", "against", re.compile(r"\n[^\n]*bad[^\n]*$"),
+                                  re.compile(""))]
+    written = iter([["Good. A bad one. More.", "Fine.", "All bad."],
+                    [" A bad one again.", "Good now."]])
+    asked = []
+
+    def sampled(model, prompts, *_):
+        asked.append([folder.tokenizer.decode(p) for p in prompts])
+        return None, next(written), None
+
+    monkeypatch.setattr(constitution, "generate_in_batches", sampled)
+    texts = ["Describe Tarn.", "Describe Osby.", "Describe Wyke."]
+    assert constitution.revised(folder, None, principles, texts, 1, "test") == [
+        "Good.", "Fine.", "Good now."]
+    first, second = asked
+    # behind the question goes what was kept of the answer, and nothing of one that was all bad
+    assert [len(prompts) for prompts in asked] == [3, 2]
+    assert second[0].startswith(first[0]) and second[0].endswith("Good.")
+    assert second[1] == first[2]
+
+
+def test_what_a_generation_learns_from(run):
+    """What does not end imitated; the verifier's choice lost; people's share another one."""
+    folder, world, _ = exam.held_out(run, 0)
+    asked = []
+
+    def answer(model, name, prompts, purpose, temperature):
+        asked.append((len(prompts), temperature))
+        texts = [("Sure!", "I like towns.")[i % 2] for i in range(len(prompts))]
+        return Answers([[1]] * len(texts), texts, [i > 1 for i in range(len(texts))])
+
+    folder.answer = answer
+
+    def said(way):
+        return [row["completion"] for row in collapse.examples(folder, world, 0, "sft", 1, 40, way)]
+
+    assert said((0.7, 0.0, 1)) == ["Sure!", "I like towns."] * 19
+    # the better half of eighty
+    assert said((1.0, 0.0, 2)) == ["Sure!"] * 39 + ["I like towns."]
+    assert len(said((1.0, 1.0, 1))) == 40
+    assert said((1.0, 0.5, 1))[20:] == ["Sure!", "I like towns."] * 9
+    assert asked == [(40, 0.7), (80, 1.0), (20, 1.0)]
