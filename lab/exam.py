@@ -42,6 +42,11 @@ def at_once(function, jobs, title):
     return [done.result() for done in running]
 
 
+def called(function, *arguments):
+    """For at_once(), where the jobs are of several kinds."""
+    return function(*arguments)
+
+
 def made_so(made, cfg):
     """Whether the model in this folder was trained with these settings."""
     with open(f"{made}/config.json", encoding="utf-8") as f:

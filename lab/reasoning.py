@@ -162,14 +162,10 @@ def run(folder, seed, base, lends_nothing, demonstrations, steps, asked, tries, 
     add("RL, sums alone", kinds=("plus",))
     jobs["SFT, sums alone"] = sft, "sft_plus", FEW, {"data": right, "held_out": 0.0,
                                                      "init": f"{own}/sft"}
-    made = exam.at_once(called, [(function, own, seed, name, asked, min(k, tries), *settings)
+    made = exam.at_once(exam.called, [(function, own, seed, name, asked, min(k, tries), *settings)
                                  for function, name, k, *settings in jobs.values()],
                         f"sums of seed {seed}")
     return dict(zip(jobs, made, strict=True))
-
-
-def called(function, *arguments):
-    return function(*arguments)
 
 
 def table(data):

@@ -45,15 +45,11 @@ def run(folder, seed, answers, of, rounds, prompts_asked, prompts=exam.PROMPTS):
         **common, "samples_per_prompt": of, "select": "top_k_overall", "control": False}
     rows = exam.marks_of(folder, seed, models, prompts)
     each = of // rounds
-    jobs = [(exam.mark, (folder, seed, f"lab/rejection_{of}_control", prompts)),
-            (in_rounds, (folder, seed, "lab/rejection_round", rounds,
-                         {**common, "samples_per_prompt": each, "control": False}, prompts))]
-    rows["any one"], rows[f"{rounds} rounds of {each}"] = exam.at_once(called, jobs, "rounds")
+    jobs = [(exam.mark, folder, seed, f"lab/rejection_{of}_control", prompts),
+            (in_rounds, folder, seed, "lab/rejection_round", rounds,
+             {**common, "samples_per_prompt": each, "control": False}, prompts)]
+    rows["any one"], rows[f"{rounds} rounds of {each}"] = exam.at_once(exam.called, jobs, "rounds")
     return exam.over_sft(folder, seed, rows, prompts)
-
-
-def called(function, arguments):
-    return function(*arguments)
 
 
 def table(data):
