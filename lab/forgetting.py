@@ -29,7 +29,7 @@ SEEDS, MINUTES = (0, 1, 2), 7
 SETTINGS = {"grpo": [10, 25, 75], "rejection": [1, 3, 9], "dpo": [10, 25, 75],
             "sft": [25, 75, 225], "demonstrations": 1500, "pages": 2000}
 TOY = {"grpo": [1, 2], "rejection": [1, 2], "dpo": [1, 2], "sft": [1, 2], "demonstrations": 20,
-       "pages": 20, "prompts": 32}
+       "pages": 20, "imitated": 8, "prompts": 32}
 READING = ""
 WAYS = {"grpo": "own, good and bad", "rejection": "own, good", "dpo": "people's, good and bad",
         "sft": "people's, good"}
@@ -75,13 +75,15 @@ def kept(folder, seed, name, pages, prompts):
     return {"page": lost.sum().item() / tokens, "recall": recall, "forward_kl": float(kl.mean())}
 
 
-def run(folder, seed, grpo, rejection, dpo, sft, demonstrations, pages, prompts=exam.PROMPTS):
+def run(folder, seed, grpo, rejection, dpo, sft, demonstrations, pages, imitated=500,
+        prompts=exam.PROMPTS):
     pairs, best = best_and_worst(folder, seed, demonstrations)
     stops = {"grpo": grpo, "rejection": rejection, "dpo": dpo, "sft": sft}
     scripts = {
         "grpo": lambda n: ("train_grpo", {"reward": "verifier", "beta": 0.0, "steps": n}),
         "rejection": lambda n: ("train_rejection", {"reward": "verifier", "epochs": n,
-                                                    "control": False, "curve_prompts": 1}),
+                                                    "control": False, "curve_prompts": 1,
+                                                    "prompts": imitated}),
         "dpo": lambda n: ("train_dpo", {"data": pairs, "held_out": 0.0, "nll": 0.0, "steps": n}),
         "sft": lambda n: ("train_sft", {"data": best, "held_out": 0.0, "steps": n,
                                         "init": f"{folder}/sft"})}
