@@ -7,9 +7,9 @@ from it; scores that hardly differ within a prompt teach slowly, however right t
 Varied: labels, one pair a prompt; their seed; all pairs of 1,000 prompts in one epoch, two and
 three, shuffled into batches of as many pairs, and without what SFT knows. Measured: how often the
 better of two held-out answers has the higher score; how far it is from as right as it is sure; the
-spread of its scores within a prompt; the best of sixteen by it; and gold after PPO, each with the
-same beta. Drawn: gold after PPO against the order, and over all models the rank
-correlations.
+spread of its scores within a prompt; what it gives for a right fact, 2 nats by its labelers; the
+best of sixteen by it; and gold after PPO, each with the same beta. Drawn: gold after PPO against
+the order, and over all models the rank correlations.
 """
 import json
 import sys
@@ -25,7 +25,7 @@ SETTINGS = {"labels": [250, 1000, 4000], "ensemble": 4000, "all_pairs_of": 1000,
 TOY = {"labels": [10, 20], "ensemble": 30, "all_pairs_of": 20, "epochs": [2], "n": 4,
        "best_of_prompts": 16, "steps": 2, "prompts": 32}
 READING = ""
-TRAITS = ("order", "spread", "best_of")     # what may foretell gold after PPO
+TRAITS = ("order", "spread", "best_of", "right")     # what may foretell gold after PPO
 
 
 def of_all_pairs(folder, seed, prompts, epochs):
@@ -62,7 +62,8 @@ def reported(folder, seed, name, rows):
     _, prompts, scores = tastes.scored(folder, seed, name, rows)
     return {"accuracy": report["accuracy"], "order": report["gold_order"],
             "uncalibrated": uncalibrated(report["calibration"]),
-            "spread": float(tastes.within(scores, prompts).std())}
+            "spread": float(tastes.within(scores, prompts).std()),
+            "right": tastes.weights(folder, seed, name, rows)["right"]}
 
 
 def run(folder, seed, labels, ensemble, all_pairs_of, epochs, n, best_of_prompts, steps,
@@ -93,6 +94,7 @@ def table(data):
     return notebook.rows_of(data, [
         ("accuracy", "accuracy", "{:.2f}"), ("gold's order", "order", "{:.2f}"),
         ("off its own sureness", "uncalibrated", "{:.2f}"), ("spread", "spread", "{:.2f}"),
+        ("for a right fact", "right", "{:+.2f}"),
         ("best of 16", "best_of", "{:.2f}"), ("gold after PPO, T 1", "at_1.gold", "{:.2f}"),
         ("best T", "at_best.gold", "{:.2f}"), ("KL", "kl", "{:.1f}")])
 
@@ -115,6 +117,8 @@ def claims(data):
                 over("order", title, f"{title}, shuffled"),
             "what SFT knows orders better than a start from scratch":
                 over("order", title, f"{title}, from scratch"),
+            "what it gives for a right fact goes along with gold after PPO":
+                {s: rows[told]["right"] for s, rows in data.items()},
             "the order goes along with gold after PPO":
                 {s: rows[told]["order"] for s, rows in data.items()},
             "the spread within a prompt goes along with gold after PPO":
