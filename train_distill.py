@@ -175,11 +175,13 @@ def set_up(cfg, device, draws):
     def prompts_of(questions, more=()):
         # what load_prompts reads are ids already
         prompts = [q if isinstance(q, list) else tokenizer.prompt(q.text) for q in questions]
-        if (longest := max(map(len, prompts))) > room:
+        if (longest := max(map(len, prompts), default=0)) > room:
             raise InputError(f"a prompt has {longest} tokens, and --max_new_tokens and "
                              f"--teacher_sees leave room for {room}: shorten one of them")
         return [told_more(prompt, list(more), tokenizer.user) for prompt in prompts]
 
+    # what has no room is told before there is a file
+    prompts_of(held_out)
     return SimpleNamespace(student=student, teacher=teacher, tokenizer=tokenizer, grade=grade,
                            draw=draw, prompts_of=prompts_of, more=more, pool=pool,
                            held_out=held_out[:128])
