@@ -76,7 +76,7 @@ from nanorlhf.rollout import generate_in_batches, score_answers
 from nanorlhf.stats import bootstrap
 
 MODELS = ("base", "sft", "sft_tidy", "rejection", "rejection_control", "ppo", "grpo", "dpo",
-          "online_dpo")
+          "online_dpo", "distill")
 TEMPERATURES = (0.0, 0.3, 0.5, 0.7, 1.0)
 BEST_OF = 16
 # sft answers to each prompt to win against: with one, the draw alone moves a win rate by 0.02

@@ -12,7 +12,8 @@ from nanorlhf.seeds import generator
 from nanorlhf.tokenizer import Tokenizer
 
 FORMAT = "nanorlhf-2"       # -1 had no knobs of the world, and its vocabulary elsewhere
-STAGES = ("base", "sft", "rm", "rejection", "ppo", "grpo", "dpo")     # of train_<stage>.py
+# of train_<stage>.py
+STAGES = ("base", "sft", "rm", "rejection", "ppo", "grpo", "dpo", "distill")
 
 
 def write_atomically(path, write, mode="w"):

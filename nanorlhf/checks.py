@@ -48,6 +48,14 @@ def check_kl(kl):
         "temperatures, or masks that differ")
 
 
+def check_divergence(nats):
+    """A student that is its teacher and reads the same prompts is at no distance from it."""
+    assert abs(nats) < 1e-3, (
+        f"the student starts as its teacher, yet the first loss is {nats:.2g} nats an answer. "
+        "Likely causes: a teacher that is being trained, the two asked at different temperatures, "
+        "or masks that do not mark the same tokens")
+
+
 LN_2 = math.log(2)
 
 

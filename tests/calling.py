@@ -31,21 +31,20 @@ def complaint(monkeypatch, script, *args):
     return stopped.value.code
 
 
-def play(monkeypatch, folder, script, policy, ref, reward_model, **settings):
-    """Run script.train itself in the exact world: policy is trained in place, reward_model(ids) is
-    read at the last token as usual.
+def in_the_exact_world(monkeypatch, models):
+    """Scripts that are called from here on ask the prompts of nanorlhf/exact.py, of models {name:
+    model}, which are trained in place.
 
     Only what goes in and out is replaced: checkpoints, the world's questions and its gold (0).
     """
-    tokenizer = SimpleNamespace(end=END, pad=END, prompt=lambda text: [int(text)], decode=str,
-                                name="exact")
+    tokenizer = SimpleNamespace(end=END, pad=END, user=None, prompt=lambda text: [int(text)],
+                                decode=str, name="exact")
 
     def questions(n, rng, split):
         return [SimpleNamespace(text=str(PROMPTS[i % 2])) for i in range(n)]
 
     world = SimpleNamespace(questions=questions, JUDGED="judged", correct=None,
                             grade=lambda q, text, finished: {"gold": 0.0})
-    models = {"policy": policy, "ref": ref, "reward": reward_model}
     monkeypatch.setattr(checkpoints, "load_checkpoint",
                         lambda path, *_, **__: (models[path], tokenizer))
     monkeypatch.setattr(worlds, "of", lambda _: world)
@@ -53,5 +52,11 @@ def play(monkeypatch, folder, script, policy, ref, reward_model, **settings):
     # in resume.py too, which imports it by name
     for module in (checkpoints, importlib.import_module("nanorlhf.resume")):
         monkeypatch.setattr(module, "save_checkpoint", lambda *_: None)
+
+
+def play(monkeypatch, folder, script, policy, ref, reward_model, **settings):
+    """Run script.train itself in the exact world: policy is trained in place, reward_model(ids) is
+    read at the last token as usual."""
+    in_the_exact_world(monkeypatch, {"policy": policy, "ref": ref, "reward": reward_model})
     script.train(script.Config(run=str(folder), device="cpu", init="policy", ref="ref",
                                reward="reward", max_new_tokens=T, **settings))

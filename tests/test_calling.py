@@ -10,6 +10,7 @@ from conftest import ROOT
 import evaluate
 import make_preferences
 import train_base
+import train_distill
 import train_dpo
 import train_grpo
 import train_ppo
@@ -67,6 +68,7 @@ def test_evaluate_returns_its_results(start):
         (train_ppo, {"temperature": 0.0}, ("--temperature", "0")),
         (train_grpo, {"kl": "k3"}, ("--kl", "k3")),
         (train_dpo, {"gamma": 2.0}, ("--gamma", "2")),
+        (train_distill, {"mix": 0.2}, ("--mix", "0.2")),
         (train_base, {"world": "atlantis"}, ("--world", "atlantis")),
         (train_base, {"knobs": "x"}, ("--knobs", "x")),
     ],

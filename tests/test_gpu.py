@@ -61,9 +61,10 @@ def test_the_pipeline_in_bf16(device, base, monkeypatch):
         ("train_grpo", "--steps", 2, "--prompts", 4),
         ("train_dpo", "--steps", 3),
         ("train_online_dpo", "--steps", 2, "--out", "online"),
+        ("train_distill", "--steps", 2, "--batch_size", 8),
     ):
         call(monkeypatch, script, "--run", base, "--device", device, *args)
-    for stage in ("sft", "rm", "rejection", "ppo", "grpo", "dpo", "online"):
+    for stage in ("sft", "rm", "rejection", "ppo", "grpo", "dpo", "online", "distill"):
         weights = torch.load(base / stage / "model.pt", weights_only=True)["model"]
         assert all(w.dtype == torch.float32 and w.isfinite().all() for w in weights.values()), stage
         rows = [

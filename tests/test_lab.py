@@ -21,6 +21,7 @@ from lab import (
     collapse,
     constitution,
     displacement,
+    distillation,
     elicitation,
     estimators,
     evaluation,
@@ -36,7 +37,7 @@ from lab import (
     tastes,
 )
 from lab import all as everything
-from nanorlhf import InputError, exact, judge, seeds, worlds
+from nanorlhf import InputError, checkpoints, exact, judge, seeds, worlds
 from nanorlhf.measure import Answers
 from nanorlhf.stats import T_95, over_seeds
 
@@ -504,3 +505,24 @@ def test_what_a_generation_learns_from(run):
     assert len(said((1.0, 1.0, 1))) == 40
     assert said((1.0, 0.5, 1))[20:] == ["Sure!", "I like towns."] * 9
     assert asked == [(40, 0.7), (80, 1.0), (20, 1.0)]
+
+
+def test_what_a_student_costs(run, monkeypatch):
+    """By hand: twice a weight and token forward, four times back."""
+    models = {name: checkpoints.load_checkpoint(f"{run}/{name}")[0] for name in ("sft", "ppo")}
+    weights = sum(p.numel() for p in models["sft"].parameters())
+    assert weights == sum(p.numel() for p in models["ppo"].parameters())
+    logs = {"own": {"len": [10.0, 20.0]}, "theirs": {"teacher_len": [10.0, 20.0]},
+            "half": {"len": [10.0, 20.0], "teacher_len": [30.0, 40.0]}}
+    monkeypatch.setattr(distillation, "read_log", lambda folder: logs[folder.rpartition("/")[2]])
+
+    def cost(name, script="train_distill"):
+        return distillation.cost(run, run, name, script, 4)
+
+    # written once, read by the teacher once, learned from: 2 + 2 + 6
+    assert cost("own") == {"student tokens": 120.0, "teacher tokens": 0.0,
+                           "teraflops": pytest.approx(120 * 10 * weights / 1e12)}
+    assert cost("theirs")["teacher tokens"] == 120.0
+    half = cost("half")
+    assert (half["student tokens"], half["teacher tokens"]) == (60.0, 140.0)
+    assert cost("own", "train_ppo")["teraflops"] == pytest.approx(120 * 34 * weights / 1e12)

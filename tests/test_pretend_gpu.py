@@ -27,6 +27,10 @@ TRAINING = {
     "dpo": ("train_dpo", "--steps", 4),
     "kto": ("train_dpo", "--steps", 4, "--loss", "kto", "--out", "kto"),
     "online": ("train_online_dpo", "--steps", 4, "--judge", "reward_model", "--out", "online"),
+    "distill": ("train_distill", "--steps", 4, "--batch_size", 4, "--on_policy", 0.5,
+                "--teacher_sees", "Tarn. "),
+    "reinforce": ("train_distill", "--steps", 4, "--batch_size", 4, "--gradient", "reinforce",
+                  "--out", "reinforce"),
 }
 
 

@@ -60,6 +60,8 @@ VARIANTS = {
     "dpo": ("train_dpo", "--batch_size", 2, *RL),
     "dpo kto": ("train_dpo", "--batch_size", 2, "--loss", "kto", *RL),
     "online_dpo": ("train_online_dpo", "--batch_size", 2, *RL),
+    "distill": ("train_distill", "--teacher", "{run}/base", "--batch_size", 4, "--on_policy", 0.5,
+                *RL),
 }
 
 

@@ -34,11 +34,12 @@ SCRIPTS = (
     "train_grpo",
     "train_dpo",
     "train_online_dpo",
+    "train_distill",
     "evaluate",
     "chat",
     "tools.export",
 )
-STAGES = ("base", "sft", "rm", "rejection", "ppo", "grpo", "dpo")
+STAGES = ("base", "sft", "rm", "rejection", "ppo", "grpo", "dpo", "distill")
 PPO = ("--steps", "2", "--batch_size", "8")
 SCRATCH = (
     "--init",
@@ -114,6 +115,7 @@ def pipeline(tmp_path_factory):
         ("train_ppo", *PPO),
         ("train_grpo", "--steps", 2, "--prompts", 2),
         ("train_dpo",),
+        ("train_distill", "--steps", 2, "--batch_size", 4),
     ):
         done = launch(script, "--run", folder, "--device", "cpu", *args)
         assert done.returncode == 0, f"{script}: {done.stderr}"
@@ -772,7 +774,13 @@ def test_missing_checkpoint_in_a_process(tmp_path):
 
 @pytest.mark.parametrize(
     "script, stage",
-    [("train_sft", "base"), ("train_rm", "sft"), ("train_rejection", "sft"), ("train_dpo", "sft")],
+    [
+        ("train_sft", "base"),
+        ("train_rm", "sft"),
+        ("train_rejection", "sft"),
+        ("train_dpo", "sft"),
+        ("train_distill", "sft"),
+    ],
 )
 def test_missing_checkpoint_names_the_command(script, stage, tmp_path, monkeypatch):
     assert f"python train_{stage}.py --run {tmp_path}" in complaint(
@@ -896,6 +904,7 @@ def test_a_reward_model_is_not_a_policy(pipeline, tmp_path, monkeypatch):
         ("train_grpo", ("--prompts", 4, "--steps", 2)),
         ("train_dpo", ("--steps", 2)),
         ("train_dpo", ("--steps", 2, "--loss", "kto")),
+        ("train_distill", ("--steps", 2, "--batch_size", 8)),
     ],
 )
 def test_a_micro_batch_changes_the_memory_alone(script, args, pipeline, tmp_path, monkeypatch):

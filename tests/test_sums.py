@@ -484,15 +484,16 @@ def test_the_knobs_come_with_the_checkpoint(pipeline):
 
 
 @pytest.mark.parametrize("script, flags", [
-    ("train_ppo", ("--reward", "{run}/orm", "--batch_size", 4, "--max_new_tokens", 40)),
-    ("train_grpo", ("--reward", "verifier", "--prompts", 2, "--max_new_tokens", 40)),
-    ("train_online_dpo", ("--batch_size", 4, "--max_new_tokens", 40))])
+    ("train_ppo", ("--ref", "{run}/sft", "--reward", "{run}/orm", "--batch_size", 4)),
+    ("train_grpo", ("--ref", "{run}/sft", "--reward", "verifier", "--prompts", 2)),
+    ("train_online_dpo", ("--ref", "{run}/sft", "--batch_size", 4)),
+    ("train_distill", ("--teacher", "{run}/base", "--batch_size", 4))])
 def test_prompts_have_the_checkpoint_s_digits(script, flags, pipeline, tmp_path, monkeypatch):
     """Three digits asked of a model of two, by a stage that nobody told of the knob."""
     asked, grade = [], sums.grade
     monkeypatch.setattr(sums, "grade", lambda q, *rest: asked.append(q) or grade(q, *rest))
     flags = [str(flag).format(run=pipeline) for flag in flags]
-    start = ("--init", f"{pipeline}/sft", "--ref", f"{pipeline}/sft")
+    start = ("--init", f"{pipeline}/sft", "--max_new_tokens", 40)
     call(monkeypatch, script, "--run", tmp_path, *start, "--steps", 1, "--device", "cpu", *flags)
     trained = [q for q in asked if q not in sums.SHOWN]
     assert trained and {q.width for q in trained} == {2}

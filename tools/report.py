@@ -53,6 +53,10 @@ KINDS = {
     "online DPO": ("The same losses, on pairs that the policy samples and a judge labels "
                    "as training goes on.",
                    "The margin rises from 0 while the pairs themselves get better."),
+    "distillation": ("The student learns a teacher's distribution of every next token, on answers "
+                     "of its own or of the teacher's.",
+                     "KL to the teacher falls, and gold comes near the teacher's. The loss of "
+                     "--gradient reinforce is no distance: only its gradient counts."),
 }
 # {kind: panels}, a panel being (title, name of y, {column: its name})
 PANELS = {
@@ -75,6 +79,9 @@ PANELS = {
             ("Chosen and rejected", "log-ratio, nats an answer", {"chosen": "chosen",
                                                                   "rejected": "rejected"}),
             ("Margin", "reward", {"margin": "margin"})],
+    "distillation": [("Loss", "nats an answer", {"loss": "loss"}),
+                     ("KL to the teacher", "nats an answer", {"kl": "kl"}),
+                     ("Gold of the student", "an answer", {"gold": "gold"})],
 }
 PANELS["GRPO"], PANELS["online DPO"] = PANELS["PPO"], PANELS["DPO"]
 COMPARED = ("PPO", "GRPO")      # the limits of their panels are the same

@@ -15,7 +15,8 @@ KINDS = {"pretraining": "world",
          "PPO": "critic_lr",
          "GRPO": "advantage",
          "DPO": "lambda_D",
-         "online DPO": "judge"}
+         "online DPO": "judge",
+         "distillation": "teacher_sees"}
 
 
 @dataclass
