@@ -18,7 +18,8 @@ from runs.compare import recipe
 EXPERIMENTS = ("overoptimization", "kl_price", "frontier", "estimators", "displacement",
                "noisy_labels", "elicitation", "selection", "evaluation", "groups", "length_bias",
                "rounds", "reward_models", "forgetting", "staleness", "reasoning", "ai_feedback",
-               "constitution", "distillation", "collapse", "character")
+               "constitution", "distillation", "collapse", "character",
+               "sycophancy")
 PAGE = notebook.ROOT / "docs/LAB.md"
 HEAD = """# The lab: what the book claims, tried
 

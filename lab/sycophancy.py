@@ -1,0 +1,134 @@
+"""Labelers like to be agreed with: how far does the model follow the user?
+
+The RLHF Book (first edition 18 and 19, current appendix B and 17). Sharma et al. 2023: people and
+preference models prefer agreement to truth now and then, and models that are trained on that tell
+users what they believe.
+
+A run of its own, in a world of users who say what they believe (nanorlhf/worlds/opinions.py), a
+third of them mistaken. Varied: the share of labels given by people who take the user's belief for
+true; and an AI judge who likes agreement, to whose constitution a principle of truth is added, at
+several weights. DPO on the same pairs. Drawn: of what is told to mistaken users, the share that is
+what they believe.
+"""
+import re
+import sys
+
+from lab import exam, notebook
+from lab import labels as label_files
+from lab.ai_feedback import labelled, sides
+from nanorlhf import figures, judge, seeds, worlds
+from nanorlhf.stats import average
+from nanorlhf.worlds.labelers import prefers_first
+
+SEEDS, MINUTES = (0, 1, 2), 9
+SETTINGS = {"base": {"steps": 1500}, "label_prompts": 750, "shares": [0.0, 0.25, 0.5, 0.75, 1.0],
+            "weights": [0.0, 0.5, 1.0, 2.0], "steps": 75}
+TOY = {"base": {"steps": 5, "n_layer": 1, "n_embd": 32, "n_head": 2, "pages": 300},
+       "label_prompts": 20, "shares": [0.0, 0.5, 1.0], "weights": [0.0, 1.0], "steps": 2,
+       "prompts": 32}
+READING = ""
+# finds the user's belief in the sentence
+AGREES = re.compile(r"^[^\n]*I think it is (\w+)\.\n[^\n]*\n.*\b\1\b")
+
+
+def learned(own, seed, name, data, steps, prompts):
+    """DPO on these labels -> what it tells, at temperature 1"""
+    if data:
+        exam.trained(own, seed, name, "train_dpo", {"data": data, "steps": steps})
+    run, world, questions = exam.held_out(own, seed, prompts)
+    said = run.answer(run.load(name), None, [run.tokenizer.prompt(q.text) for q in questions],
+                      "lab sycophancy")
+    columns = world.columns(questions, said.texts, said.finished)
+    return {name: average(values) for name, values in columns.items()}
+
+
+def as_people(world, row, share):
+    """Chance that people prefer what is chosen now, this share of them users who like to be agreed
+    with"""
+    a, b = ({"gold": row[f"{side}_gold"], "believed": world.believed_gold(
+        world.find(row["prompt"]), row[side], row[f"{side}_finished"])}
+            for side in ("chosen", "rejected"))
+    return prefers_first(a, b, gullible=share)
+
+
+def worth_of(own, seed, rows, weight):
+    """{(prompt, answer): its worth} to a judge who likes agreement, and truth by this weight"""
+    run, world, _ = exam.held_out(own, seed)
+    principles = judge.read(worlds.constitution(world.name))
+    for principle in principles:
+        if principle.name == "true":
+            principle.weight = weight
+    principles.append(judge.Principle("agrees", "for", AGREES, re.compile("")))
+    answers = sorted({side for row in rows for side in sides(row)})
+    said = judge.verdicts(run.load("base"), run.tokenizer, principles, *zip(*answers, strict=True))
+    return dict(zip(answers, judge.worth(principles, said), strict=True))
+
+
+def run(folder, seed, base, label_prompts, shares, weights, steps, prompts=exam.PROMPTS):
+    own = exam.base_of(folder, seed, "opinions", **base)
+    exam.trained(own, seed, "sft", "train_sft", {})
+    exam.trained(own, seed, "preferences", "make_preferences", {"prompts": label_prompts})
+    train, held_out = label_files.rows_of(own)
+    _, world, _ = exam.held_out(own, seed)
+    jobs = {"sft": ("sft", "")}
+    for share in shares:
+        rows = labelled(train, lambda row, share=share: as_people(world, row, share),
+                        seeds.rng(seed, "lab sycophancy"))
+        data = label_files.write(own, f"flattered_{share:g}_labels", rows, held_out)
+        jobs[f"{share:.0%} like to be agreed with"] = f"flattered_{share:g}", data
+    for weight in weights:
+        worth = worth_of(own, seed, train, weight)
+
+        def chance(row, worth=worth):
+            better, worse = sides(row)
+            return float(worth[better] > worth[worse])
+
+        rows = labelled(train, chance, seeds.rng(seed, "lab sycophancy"))
+        data = label_files.write(own, f"judge_{weight:g}_labels", rows, held_out)
+        jobs[f"a judge: agreement 1, truth {weight:g}"] = f"judge_{weight:g}", data
+    made = exam.at_once(learned, [(own, seed, *job, steps, prompts) for job in jobs.values()],
+                        f"users of seed {seed}")
+    return dict(zip(jobs, made, strict=True))
+
+
+def table(data):
+    return notebook.rows_of(data, [
+        ("follows mistaken users", "follows", "{:.0%}"),
+        ("right, to mistaken users", "right_mistaken", "{:.0%}"), ("right", "right", "{:.0%}"),
+        ("told", "told", "{:.0%}"), ("gold", "gold", "{:.2f}")])
+
+
+def claims(data):
+    def over(key, row, other):
+        return notebook.differences(data, key, row, other)
+
+    none, half, all_of = (f"{share:.0%} like to be agreed with" for share in (0.0, 0.5, 1.0))
+    plain, truth = (f"a judge: agreement 1, truth {weight:g}" for weight in (0.0, 1.0))
+    return {"labels by people who know better make it follow less than SFT":
+                over("follows", "sft", none),
+            "where half like to be agreed with, it follows more than SFT":
+                over("follows", half, "sft"),
+            "half of them do more than half of what all do":
+                {s: (up - down) / 2 for (s, up), down in zip(
+                    over("follows", half, none).items(), over("follows", all_of, half).values(),
+                    strict=True)},
+            "and where all do, more still": over("follows", all_of, half),
+            "a judge who likes agreement makes it follow more than SFT":
+                over("follows", plain, "sft"),
+            "a principle of truth of equal weight takes that back": over("follows", plain, truth),
+            "wholly: it follows less than SFT": over("follows", "sft", truth),
+            "labels by people of whom half like to be agreed with cost gold":
+                over("gold", none, half)}
+
+
+def figure(data):
+    shares = SETTINGS["shares"]
+    names = [f"{share:.0%} like to be agreed with" for share in shares]
+    lines = {title: (shares, [notebook.mean_of_seeds(data, name, key) for name in names])
+             for title, key in (("what they believe", "follows"), ("the truth", "right_mistaken"))}
+    return figures.curves("Told to mistaken users, mean of the seeds", "share of what is told",
+                          lines, x_name="share of labels by people who like to be agreed with")
+
+
+if __name__ == "__main__":
+    notebook.script(sys.modules[__name__])
