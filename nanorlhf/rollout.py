@@ -25,6 +25,9 @@ class Rollout:
     # (B, T) float32: log-prob of each response token when it was sampled; 0 elsewhere
     logp: torch.Tensor
     finished: torch.Tensor   # (B,) bool: the end token was sampled before the budget ran out
+    # (B, T) bool: the mask without what a tool wrote, which no policy chose; without a tool the
+    # mask itself
+    own: torch.Tensor
 
     def responses(self):
         """Lists of response ids, the end token included where there is one."""
@@ -66,14 +69,16 @@ def sample_token(logits, temperature, top_k, top_p, generator):
 
 @torch.no_grad()
 def generate(model, prompts, max_new_tokens, eos, temperature=1.0, top_k=0, top_p=1.0,
-             generator=None, pad=0, on_token=None) -> Rollout:
+             generator=None, pad=0, on_token=None, after_token=None) -> Rollout:
     """Answer each prompt (a list of ids) until `eos`, or until max_new_tokens: then the answer
     counts as not finished.
 
     In RL leave top_k and top_p alone: a truncated policy is another policy, and its "KL" comes out
     negative. temperature 0 is argmax. pad may be any id: lengths, not ids, say what is padding.
-    on_token(rows, ids) is called with each step's new tokens, for whoever wants to stream. Raises
-    InputError when a prompt is empty or does not fit the block together with its answer.
+    on_token(rows, ids) is called with each step's new tokens, for whoever wants to stream.
+    after_token(ids), a tool, is called with an answer so far, behind each token that the model
+    chose, and returns what it writes there (a list of ids, mostly empty). Raises InputError when a
+    prompt is empty or does not fit the block together with its answer.
     """
     if not prompts or min(map(len, prompts)) == 0:
         raise InputError("generate needs at least one prompt, and each with at least one token")
@@ -92,6 +97,8 @@ def generate(model, prompts, max_new_tokens, eos, temperature=1.0, top_k=0, top_
     sampled = torch.full((B, max_new_tokens), eos, device=device)        # (B, N)
     logps = torch.zeros(B, max_new_tokens, device=device)
     lengths = torch.zeros(B, dtype=torch.int64, device=device)
+    chosen = torch.ones(B, max_new_tokens, dtype=torch.bool, device=device)
+    to_write = [[] for _ in prompts]    # what a tool has still to write
     # rows still in the batch, and which of them are at their end
     rows = torch.arange(B, device=device)
     done = torch.zeros(B, dtype=torch.bool, device=device)
@@ -99,6 +106,12 @@ def generate(model, prompts, max_new_tokens, eos, temperature=1.0, top_k=0, top_
     hidden = model.hidden(left, cache)[:, -1]                            # (B, C)
     for n in range(max_new_tokens):
         ids, logp = sample_token(model.logits(hidden), temperature, top_k, top_p, generator)
+        if after_token:
+            for i, row in enumerate(rows.tolist()):
+                if to_write[row]:
+                    ids[i], logp[i], chosen[row, n] = to_write[row].pop(0), 0.0, False
+                elif not done[i] and ids[i] != eos:
+                    to_write[row] = list(after_token([*sampled[row, :n].tolist(), ids[i].item()]))
         # what a row adds past its end is masked out below
         sampled[rows, n], logps[rows, n] = ids, logp
         # its end token counts, nothing behind it
@@ -121,7 +134,7 @@ def generate(model, prompts, max_new_tokens, eos, temperature=1.0, top_k=0, top_
             cache.keep(kept)
         hidden = model.hidden(ids[:, None], cache)[:, -1]
     finished = sampled.gather(1, lengths[:, None] - 1).squeeze(1) == eos
-    return _right_pad(prompts, sampled, logps, lengths, finished, pad)
+    return _right_pad(prompts, sampled, logps, lengths, finished, chosen, pad)
 
 
 def _cache_dtype(device):
@@ -132,7 +145,7 @@ def _cache_dtype(device):
     )
 
 
-def _right_pad(prompts, sampled, logps, lengths, finished, pad):
+def _right_pad(prompts, sampled, logps, lengths, finished, chosen, pad):
     """[prompt | response | pad], one shift per row."""
     starts = torch.tensor([len(p) for p in prompts], device=sampled.device)
     T = int((starts + lengths).max())
@@ -141,7 +154,8 @@ def _right_pad(prompts, sampled, logps, lengths, finished, pad):
     place = (columns - starts[:, None]).clamp(0, sampled.shape[1] - 1)
     before = torch.tensor([p + [pad] * (T - len(p)) for p in prompts], device=sampled.device)
     ids = torch.where(mask, sampled.gather(1, place), before)
-    return Rollout(ids, mask, torch.where(mask, logps.gather(1, place), 0.0), finished)
+    return Rollout(ids, mask, torch.where(mask, logps.gather(1, place), 0.0), finished,
+                   mask & chosen.gather(1, place))
 
 
 def replaced(out, gone, new, pad):
@@ -153,7 +167,8 @@ def replaced(out, gone, new, pad):
                           F.pad(y, (0, T - y.shape[1]), value=filler)])                 # (B, T)
 
     return Rollout(both(out.ids, new.ids, pad), both(out.mask, new.mask, False),
-                   both(out.logp, new.logp, 0.0), torch.cat([out.finished[~gone], new.finished]))
+                   both(out.logp, new.logp, 0.0), torch.cat([out.finished[~gone], new.finished]),
+                   both(out.own, new.own, False))
 
 
 def answer_texts(rollout, tokenizer):

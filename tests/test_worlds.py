@@ -23,7 +23,7 @@ def world(request):
 
 
 def test_there_are_worlds():
-    assert {"towns", "sums", "sorting", "opinions"} <= set(WORLDS) and worlds.DEFAULT in WORLDS
+    assert {"towns", "sums", "sorting", "opinions", "calculator"} <= set(WORLDS) and worlds.DEFAULT in WORLDS
     assert not set(worlds.HELPERS) & set(WORLDS)
 
 
@@ -144,7 +144,7 @@ def test_knobs(world):
 def test_what_is_no_world():
     """A name from a file that imports anything; a knob that is no number."""
     for name in ("os", "labelers", "../towns", "vocabulary", ""):
-        with pytest.raises(InputError, match="there are opinions, sorting, sums, towns"):
+        with pytest.raises(InputError, match="calculator, opinions, sorting, sums, towns"):
             worlds.load(name)
     assert worlds.parse_knobs("") == {} and worlds.parse_knobs("digits=4,b=1") == {
         "digits": 4,
