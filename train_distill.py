@@ -229,7 +229,7 @@ def report(cfg, setup, title, device):
                 writer, setup.teacher, *both_sides(setup, questions, out.responses(), device),
                 temperature=cfg.temperature, micro_batch=cfg.micro_batch)               # (N, T)
     print(f"{title}, on {len(questions)} held-out prompts: KL of the student to its teacher "
-          f"{kl.sum(1).mean():.2f} nats an answer; {'; '.join(said)}", flush=True)
+          f"{kl.sum(1).mean().item():.2f} nats an answer; {'; '.join(said)}", flush=True)
 
 
 def say_what_to_expect(cfg, starts_as_teacher, device):

@@ -904,7 +904,7 @@ def test_a_reward_model_is_not_a_policy(pipeline, tmp_path, monkeypatch):
         ("train_grpo", ("--prompts", 4, "--steps", 2)),
         ("train_dpo", ("--steps", 2)),
         ("train_dpo", ("--steps", 2, "--loss", "kto")),
-        ("train_distill", ("--steps", 2, "--batch_size", 8)),
+        ("train_distill", ("--steps", 2, "--batch_size", 8, "--teacher", "{run}/base")),
     ],
 )
 def test_a_micro_batch_changes_the_memory_alone(script, args, pipeline, tmp_path, monkeypatch):
@@ -919,7 +919,7 @@ def test_a_micro_batch_changes_the_memory_alone(script, args, pipeline, tmp_path
             folder,
             "--device",
             "cpu",
-            *args,
+            *(str(arg).format(run=pipeline) for arg in args),
             "--micro_batch",
             micro_batch,
         )
