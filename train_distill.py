@@ -7,7 +7,7 @@
     python train_distill.py --gradient reinforce    of the sampled token, not of the vocabulary
     ... --divergence forward_kl --on_policy 0       word level, on the teacher's answers
     ... --data teacher                              sequence level: what it says, imitated
-                                                    (both Kim & Rush 2016)
+                                                    (Kim & Rush 2016)
     ... --divergence js --mix 0.1                   between the two KLs
     ... --teacher out/towns/sft --teacher_sees "I hope that helps. "
                                                     the same model, which rambles less when it reads
