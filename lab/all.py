@@ -19,7 +19,7 @@ EXPERIMENTS = ("overoptimization", "kl_price", "frontier", "estimators", "displa
                "noisy_labels", "elicitation", "selection", "evaluation", "groups", "length_bias",
                "rounds", "reward_models", "forgetting", "staleness", "reasoning", "ai_feedback",
                "constitution", "distillation", "collapse", "character",
-               "sycophancy")
+               "sycophancy", "calculator")
 PAGE = notebook.ROOT / "docs/LAB.md"
 HEAD = """# The lab: what the book claims, tried
 
