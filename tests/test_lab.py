@@ -13,6 +13,7 @@ import torch
 import evaluate
 import make_preferences
 import train_base
+import train_distill
 import train_ppo
 import train_rm
 import train_sft
@@ -37,7 +38,7 @@ from lab import (
     tastes,
 )
 from lab import all as everything
-from nanorlhf import InputError, checkpoints, exact, judge, seeds, worlds
+from nanorlhf import InputError, checkpoints, exact, judge, look, seeds, worlds
 from nanorlhf.measure import Answers
 from nanorlhf.stats import T_95, over_seeds
 
@@ -58,10 +59,12 @@ def run(tmp_path_factory):
 
 @pytest.fixture
 def in_turn(monkeypatch):
-    """Jobs one after the other in this process, two temperatures: all that they are would take a
-    minute more."""
-    monkeypatch.setattr(evaluate, "TEMPERATURES", (0.0, 1.0))
+    """Jobs one after the other in this process, one temperature, no samples on the way: all that
+    they are would take two minutes more."""
+    monkeypatch.setattr(evaluate, "TEMPERATURES", (1.0,))
     monkeypatch.setattr(exam, "at_once", lambda function, jobs, _: [function(*j) for j in jobs])
+    monkeypatch.setattr(look, "show_answers", lambda *_: None)
+    monkeypatch.setattr(train_distill, "report", lambda *_: None)
 
 
 @pytest.mark.parametrize("name", everything.EXPERIMENTS)
@@ -109,9 +112,10 @@ def test_what_is_missing_is_said(tmp_path):
         notebook.main(kl_price, ["--seeds", "7"])
 
 
-def test_marks_are_those_of_evaluate(run, in_turn):
+def test_marks_are_those_of_evaluate(run, in_turn, monkeypatch):
     """Other questions, other draws, another model: the lab and the README's table would disagree.
     """
+    monkeypatch.setattr(evaluate, "TEMPERATURES", (0.0, 1.0))
     marks = exam.marks_of(run, 0, {"sft": ("sft", "", {})}, prompts=32)["sft"]
     row = evaluate.evaluate(run, models=["sft"], prompts=32, device="cpu")["models"]["sft"]
     assert marks["at_1"]["gold"] == pytest.approx(row["gold"])
