@@ -7,8 +7,8 @@ towards text that it did not choose.
 
 A run of its own (nanorlhf/worlds/calculator.py): easy products and hard ones, where nobody is right
 without the tool; a call costs a tenth of what is earned. Varied: RL with the tool, its tokens
-masked or not; with calls that cost nothing; and without a tool, where the model writes the results
-itself. Drawn: how often easy and hard products are called for.
+masked or not; with calls that cost nothing, or half; and without a tool, where the model writes the
+results itself. Drawn: how often easy and hard products are called for.
 """
 import sys
 
@@ -44,9 +44,9 @@ def answer(model, tokenizer, world, questions, draws, with_tool):
                     after_token=calculator(tokenizer, world) if with_tool else None)
 
 
-def train(own, seed, name, steps, beta, with_tool=True, masked=True, price=True):
-    """GRPO on gold; writes <own>/<name>/model.pt. masked: the tool's tokens are in no loss. price:
-    a call costs what the world says."""
+def train(own, seed, name, steps, beta, with_tool=True, masked=True, price=0.1):
+    """GRPO on being right, less the price of each call; writes <own>/<name>/model.pt. masked: the
+    tool's tokens are in no loss."""
     device, draws = devices.pick("auto"), seeds.Draws(seed)
     policy, tokenizer = checkpoints.load_checkpoint(f"{own}/sft", device)
     ref, _ = checkpoints.load_checkpoint(f"{own}/sft", device)
@@ -59,7 +59,7 @@ def train(own, seed, name, steps, beta, with_tool=True, masked=True, price=True)
         out = answer(policy, tokenizer, world, questions, sampling, with_tool)
         grades = [world.grade(*a) for a in zip(questions, answer_texts(out, tokenizer),
                                                out.finished.tolist(), strict=True)]
-        scores = torch.tensor([g["gold"] if price else float(g["correct"]) for g in grades],
+        scores = torch.tensor([grade["correct"] - price * grade["call"] for grade in grades],
                               device=device)                                            # (B,)
         ids, mask = out.ids, out.own if masked else out.mask                            # (B, T)
         with torch.no_grad():
@@ -113,7 +113,8 @@ def run(folder, seed, base, demonstrations, steps, beta, prompts=exam.PROMPTS):
     exam.trained(own, seed, "sft", "train_sft", {"demonstrations": demonstrations})
     jobs = {"base": ("base", None), "sft": ("sft", None), "RL, masked": ("masked", {}),
             "RL, the tool's tokens too": ("unmasked", {"masked": False}),
-            "RL, calls are free": ("free", {"price": False}),
+            "RL, calls are free": ("free", {"price": 0.0}),
+            "RL, calls cost half": ("dear", {"price": 0.5}),
             "RL without a tool": ("alone", {"with_tool": False})}
     made = exam.at_once(train_and_look, [(own, seed, name, steps, beta, settings, prompts)
                                          for name, settings in jobs.values()],
@@ -136,7 +137,11 @@ def claims(data):
     masked, unmasked, free = "RL, masked", "RL, the tool's tokens too", "RL, calls are free"
     return {"RL calls more often for hard products than SFT": over("call_hard", masked, "sft"),
             "RL calls less often for easy ones than SFT": over("call_easy", "sft", masked),
-            "where calls are free, it calls for easy ones more than where they cost":
+            "where a call costs half of what is earned, RL calls less often for easy ones than SFT":
+                over("call_easy", "sft", "RL, calls cost half"),
+            "and as often for hard ones as where it costs a tenth, or more":
+                over("call_hard", "RL, calls cost half", masked),
+            "where calls are free, it calls for easy ones more than where they cost a tenth":
                 over("call_easy", free, masked),
             "masked, RL earns more gold than with the tool's tokens in the loss":
                 over("gold", masked, unmasked),
