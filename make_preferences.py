@@ -202,7 +202,7 @@ def report_judge(cfg, folder, answered, worth, asked, tokenizer, device):
         reward_model, _ = checkpoints.load_checkpoint(f"{cfg.run}/rm", device, "scalar", tokenizer)
         scores["reward model"] = score_answers(reward_model, prompts, ids, tokenizer.pad).tolist()
     report = reports.judge_report([len(some) for _, some in answered], answers, scores,
-                                  own.tolist(), cfg.sharpness)
+                                  own.tolist(), cfg.sharpness, Config.sharpness)
     checkpoints.write_atomically(f"{folder}/judge.json", lambda f: json.dump(report, f, indent=1))
     reports.print_judge_report(report)
 

@@ -77,19 +77,19 @@ def print_report(report):
 GAPS = ((0.0, 0.5), (0.5, 1.0), (1.0, 2.0), (2.0, math.inf))
 
 
-def judge_report(sizes, answers, scores, own, sharpness):
+def judge_report(sizes, answers, scores, own, sharpness, people=2.0):
     """What an AI judge is worth, on N answers -> a dict:
 
     gaps          [{"from", "to", "pairs", "people", and a column for each of scores}]: of the pairs
                   of a prompt whose golds lie so far apart, the share put in gold's order; a tie is
-                  half. people: what labelers of this sharpness would say
+                  half. people: what labelers of that sharpness would say
     calibration   of the judge, as calibration() has it
     biases        what it gives beyond gold, in its own unit: for ten more tokens, and for a nat a
                   token more of log-prob under the model that is asked ("own kind"), by least
                   squares within prompts
 
     sizes: answers of each prompt; answers: dicts with gold and tokens; scores: {who: (N,)}, one of
-    them "judge"; own (N,): log-prob a token.
+    them "judge"; own (N,): log-prob a token; sharpness: of the judge's labels, and people's.
     """
     starts = np.cumsum([0, *sizes])
     pairs = [pair for start, size in zip(starts, sizes, strict=False)
@@ -99,7 +99,7 @@ def judge_report(sizes, answers, scores, own, sharpness):
     gap = gold[first] - gold[second]
     # equal up to what float sums leave behind
     first, second, gap = (x[np.abs(gap) > 1e-9] for x in (first, second, gap))
-    columns = {"people": np.array([sigmoid(sharpness * abs(g)) for g in gap])}
+    columns = {"people": np.array([sigmoid(people * abs(g)) for g in gap])}
     for who, values in scores.items():
         margin = (np.array(values)[first] - np.array(values)[second]) * np.sign(gap)
         columns[who] = (np.sign(margin) + 1) / 2

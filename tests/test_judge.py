@@ -237,7 +237,7 @@ def test_a_judges_report_by_hand():
     assert sum(row["pairs"] for row in report["gaps"]) == 600
     two = reports.judge_report([3], [{"gold": g, "tokens": 1} for g in (0.0, 0.4, 3.0)],
                                {"judge": [1.0, 0.0, 0.0], "reward model": [0.0, 1.0, 2.0]},
-                               [0.0] * 3, 2.0)
+                               [0.0] * 3, 7.0, people=2.0)
     near, far = two["gaps"]
     assert (near["from"], near["to"], near["pairs"]) == (0.0, 0.5, 1)
     assert near["judge"] == 0.0 and near["reward model"] == 1.0
