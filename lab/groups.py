@@ -21,7 +21,17 @@ SETTINGS = {"shares": [0.5, 0.7, 0.9, 1.0], "feeling": 6.0, "sharpness": 2.0,
             "label_prompts": 2000, "steps": 75}
 TOY = {"shares": [0.5, 0.9, 1.0], "feeling": 6.0, "sharpness": 2.0, "label_prompts": 20, "steps": 2,
        "prompts": 32}
-READING = ""
+READING = """
+The reward model counts votes. At nine in ten it gives manners 2.7 nats, near the log-odds of the
+vote, where the groups feel 5.4 on average. At an even split it gives them next to nothing, though
+nobody is indifferent. PPO then takes the side of the majority wholly: where seven in ten like
+manners, 86% of its answers have them. That majority gets nearly all that it would get alone, and
+the minority less than SFT gave it. Where all agree, Bradley-Terry should come to 6.6 nats and comes
+to 4.6: so strong a feeling takes more labels than these, and the claim about the last tenth is not
+settled for that reason. By the way, a right fact weighs 0.1 to 0.2 nats here, where every labeler
+gives it 2. Pairs that differ in nothing but the number of right facts are rare, 300 of 55,000 in
+seed 0, and this is what a policy loses when it falls silent.
+"""
 
 
 def expected(share, feeling, sharpness):
