@@ -24,7 +24,16 @@ SETTINGS = {"biases": [0.0, 0.5, 1.0, 2.0], "temperatures": [0.3, 0.7, 1.0],
             "label_prompts": 2000, "steps": 75}
 TOY = {"biases": [0.0, 1.0, 2.0], "temperatures": [0.3, 1.0], "label_prompts": 20, "steps": 2,
        "prompts": 32}
-READING = ""
+READING = """
+Labelers who like length get it: at two nats for ten tokens PPO writes 42 tokens, SFT 21, and its
+gold falls below SFT's at temperature 1. A little of this liking helps here. Without it, labels make
+PPO fall silent, since its reward model hardly sees that a right fact is worth more than none
+(groups.py); half a nat for ten tokens leads it to tell more (in each seed, 7 to 15 in a hundred of
+what is asked), and gold rises. Length control mends little. The judge who gives two nats orders the
+fifteen models at random, and control moves that a small way towards gold. With milder judges it
+moves the order away from gold, or nowhere: within a model length goes along with what is told and
+with how much rambling there is, so what is taken out with it is not the bias alone.
+"""
 PARTS = (*tastes.PARTS, "tokens")
 
 
@@ -102,7 +111,7 @@ def table(data):
     return notebook.rows_of(data, [
         ("weight of a token", "weights.tokens", "{:+.3f}"), ("tokens", "tokens", "{:.0f}"),
         ("gold, T 1", "at_1.gold", "{:.2f}"), ("gold, best T", "at_best.gold", "{:.2f}"),
-        ("KL", "kl", "{:.1f}"), ("raw wins with gold", "raw", "{:.2f}"),
+        ("told", "at_best.told", "{:.0%}"), ("KL", "kl", "{:.1f}"), ("raw wins with gold", "raw", "{:.2f}"),
         ("controlled with gold", "controlled", "{:.2f}")])
 
 
@@ -121,6 +130,10 @@ def claims(data):
             "and less gold, each at its best temperature": over("at_best.gold", none, most),
             "half as much liking for length costs less gold":
                 over("at_best.gold", "1 for ten tokens", most),
+            "half a nat for ten tokens earns more than none, at the best temperature (seen first)":
+                over("at_best.gold", "0.5 for ten tokens", none),
+            "and tells more of what is asked (seen first)":
+                over("at_best.told", "0.5 for ten tokens", none),
             "of a judge who gives 2, control is nearer to the order by gold than raw wins":
                 control_over_raw(2.0),
             "of a judge who gives 1, control is nearer, too": control_over_raw(1.0),
