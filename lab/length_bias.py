@@ -111,8 +111,8 @@ def table(data):
     return notebook.rows_of(data, [
         ("weight of a token", "weights.tokens", "{:+.3f}"), ("tokens", "tokens", "{:.0f}"),
         ("gold, T 1", "at_1.gold", "{:.2f}"), ("gold, best T", "at_best.gold", "{:.2f}"),
-        ("told", "at_best.told", "{:.0%}"), ("KL", "kl", "{:.1f}"), ("raw wins with gold", "raw", "{:.2f}"),
-        ("controlled with gold", "controlled", "{:.2f}")])
+        ("told", "at_best.told", "{:.0%}"), ("KL", "kl", "{:.1f}"),
+        ("raw wins with gold", "raw", "{:.2f}"), ("controlled with gold", "controlled", "{:.2f}")])
 
 
 def claims(data):
