@@ -30,7 +30,18 @@ SETTINGS = {"grpo": [10, 25, 75], "rejection": [1, 3, 9], "dpo": [10, 25, 75],
             "sft": [25, 75, 225], "demonstrations": 1500, "pages": 2000}
 TOY = {"grpo": [1, 2], "rejection": [1, 2], "dpo": [1, 2], "sft": [1, 2], "demonstrations": 20,
        "pages": 20, "imitated": 8, "prompts": 32}
-READING = ""
+READING = """
+Half of the razor holds. Over twelve stops of four ways, what is forgotten goes along with KL(pi_0,
+pi), in rank 0.96, and hardly with what is gained. KL(pi, pi_0) foretells it as well, so this does
+not say which of the two it is. The other half does not hold here: RL is not the way that forgets
+least. At the gold that all four come to, GRPO without a price of KL is three nats from pi_0, and
+SFT on people's best answers less than one. The likeliest reason: pi_0 was made of people's answers,
+so the best of them lie near it, while nothing keeps GRPO from moving where there is no gold. To
+learn from bad answers too costs KL, of one's own answers as of people's, and only GRPO turns it
+into gold: at its last stop it has the most of all. What can be asked is not lost: the facts are
+completed in 96 to 99% everywhere but in DPO's last stop, 93%. A page is what is written less
+surely.
+"""
 WAYS = {"grpo": "own, good and bad", "rejection": "own, good", "dpo": "people's, good and bad",
         "sft": "people's, good"}
 
