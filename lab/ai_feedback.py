@@ -14,10 +14,10 @@ import sys
 
 import numpy as np
 
-from lab import exam, notebook
+from lab import exam, notebook, tastes
 from lab import labels as label_files
-from nanorlhf import figures, judge, seeds, worlds
-from nanorlhf.worlds.labelers import prefers_first, sigmoid
+from nanorlhf import figures, seeds
+from nanorlhf.worlds.labelers import sigmoid
 
 SEEDS, MINUTES = (0, 1, 2), 10
 SETTINGS = {"sizes": [100, 1000, 10000, 50000], "gullible": 0.5, "sharpness": 2.0, "steps": 75,
@@ -25,19 +25,6 @@ SETTINGS = {"sizes": [100, 1000, 10000, 50000], "gullible": 0.5, "sharpness": 2.
 TOY = {"sizes": [40, 80], "gullible": 0.5, "sharpness": 2.0, "steps": 2, "rl_steps": 2,
        "prompts": 32}
 READING = ""
-
-
-def sides(row):
-    return [(row["prompt"], row[side]) for side in ("chosen", "rejected")]
-
-
-def worth_of(folder, seed, name, rows):
-    """{(prompt, answer): what a judge whose beliefs are those of this model finds it worth}"""
-    run, _, _ = exam.held_out(folder, seed)
-    principles = judge.read(worlds.constitution(run.tokenizer.name))
-    answers = sorted({side for row in rows for side in sides(row)})
-    said = judge.verdicts(run.load(name), run.tokenizer, principles, *zip(*answers, strict=True))
-    return dict(zip(answers, judge.worth(principles, said), strict=True))
 
 
 def as_noisy(gaps, right, share):
@@ -55,44 +42,32 @@ def as_noisy(gaps, right, share):
     return low
 
 
-def labelled(rows, chance, rng):
-    """rows with the label drawn anew: chance(row) that what is chosen now is preferred."""
-    return [row if rng.random() < chance(row) else label_files.turned(row) for row in rows]
-
-
 def run(folder, seed, sizes, gullible, sharpness, steps, rl_steps, prompts=exam.PROMPTS):
     train, held_out = label_files.rows_of(folder)
     # all pairs of a prompt, prompts in the order in which they were asked
     train = train[:max(sizes)]
     _, world, _ = exam.held_out(folder, seed)
-    worth, own = (worth_of(folder, seed, name, train) for name in ("base", "sft"))
-
-    def gap(row, values):
-        better, worse = sides(row)
-        return values[better] - values[worse]
+    worth, own = (tastes.worth_of(folder, seed, name, train) for name in ("base", "sft"))
 
     def people(row, **more):
-        a, b = ({"gold": row[f"{side}_gold"], "believed": world.believed_gold(
-            world.find(row["prompt"]), row[side], row[f"{side}_finished"])}
-                for side in ("chosen", "rejected"))
-        return prefers_first(a, b, sharpness, **more)
+        return tastes.by_people(world, row, sharpness=sharpness, **more)
 
     differ = [row for row in train if abs(row["chosen_gold"] - row["rejected_gold"]) > 1e-9]
-    gaps = [gap(row, worth) for row in differ]
+    gaps = [tastes.gap(row, worth) for row in differ]
     signs = np.sign([row["chosen_gold"] - row["rejected_gold"] for row in differ])
     right = np.sign(gaps) == signs
     theirs = float(np.mean([max(p, 1 - p) for p in map(people, differ)]))
     noisy = as_noisy(gaps, right, theirs)
-    chances = {"people": people, "a judge": lambda row: float(gap(row, worth) > 0),
-               "a judge as noisy": lambda row: sigmoid(noisy * gap(row, worth)),
+    chances = {"people": people, "a judge": tastes.by_worth(worth),
+               "a judge as noisy": lambda row: sigmoid(noisy * tastes.gap(row, worth)),
                "half believe errors": lambda row: people(row, gullible=gullible),
-               "SFT as its judge": lambda row: float(gap(row, own) > 0)}
+               "SFT as its judge": tastes.by_worth(own)}
     rl, models, agree = [], {"sft": ("sft", "", {})}, {}
     for who, chance in chances.items():
-        rows = labelled(train, chance, seeds.rng(seed, "lab feedback"))
+        rows = label_files.labelled(train, chance, seeds.rng(seed, "lab feedback"))
         gains = [row["chosen_gold"] - row["rejected_gold"] for row in rows]
         agree[who] = float(np.mean([gain > 0 for gain in gains if abs(gain) > 1e-9]))
-        name = who.replace(" ", "_")
+        name = exam.folder_name(who)
         for n in sizes if who != "SFT as its judge" else sizes[-1:]:
             data = label_files.write(folder, f"lab/feedback_{name}_{n}", rows[:n], held_out)
             models[f"DPO, {who}, {n}"] = (f"lab/feedback_dpo_{name}_{n}", "train_dpo",

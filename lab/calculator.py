@@ -16,6 +16,7 @@ import torch
 
 import train_grpo
 from lab import exam, notebook
+from lab.reasoning import improve
 from nanorlhf import checkpoints, devices, figures, optim, seeds, worlds
 from nanorlhf.functional import kl_estimate, masked_sum
 from nanorlhf.logprobs import masked_logprobs
@@ -52,7 +53,8 @@ def train(own, seed, name, steps, beta, with_tool=True, masked=True, price=0.1):
     ref, _ = checkpoints.load_checkpoint(f"{own}/sft", device)
     world, asking = worlds.of(tokenizer), draws.rng("lab questions")
     sampling, shuffling = draws.generator("answers", device), draws.generator("minibatches")
-    optimizer, cfg = optim.adamw(policy, 1e-4), train_grpo.Config(prompts=16)
+    cfg = train_grpo.Config(prompts=16, lr=1e-4)
+    optimizer = optim.adamw(policy, cfg.lr)
     P, K = cfg.prompts, cfg.samples_per_prompt
     for _ in range(steps):
         questions = [q for q in world.questions(P, asking) for _ in range(K)]
@@ -68,14 +70,7 @@ def train(own, seed, name, steps, beta, with_tool=True, masked=True, price=0.1):
             kl = masked_sum(kl_estimate(old_logp, ref_logp, "k1"), mask)                # (B,)
         advantages = train_grpo.group_advantages(scores.view(P, K), "rloo",
                                                  kl=beta * kl.view(P, K)).view(-1, 1)   # (B, 1)
-        for _ in range(cfg.epochs):
-            order = torch.randperm(len(ids), generator=shuffling).to(device)
-            for rows in order.chunk(cfg.minibatches):
-                logp = masked_logprobs(policy, ids[rows], mask[rows])                   # (b, T)
-                loss, _ = train_grpo.policy_loss(logp, old_logp[rows], advantages[rows],
-                                                 mask[rows], how="token")
-                loss.backward()
-                optim.update(policy, optimizer, 1e-4, cfg.max_grad_norm)
+        improve(cfg, policy, optimizer, ids, mask, old_logp, advantages, shuffling)
     checkpoints.save_checkpoint(f"{own}/{name}/model.pt", policy, tokenizer)
 
 

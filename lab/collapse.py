@@ -69,7 +69,7 @@ def descend(folder, seed, way, generations, n, steps, prompts):
     run, world, questions = exam.held_out(folder, seed, prompts)
     name, path = "sft", [figures_of(run, world, questions, "sft")]
     for i in range(1, generations + 1):
-        made = f"lab/generation_{way}_{i}".replace(", ", "_").replace(" ", "_").replace("'", "")
+        made = f"lab/generation_{exam.folder_name(way)}_{i}"
         rows = examples(run, world, seed, name, i, n, WAYS[way])
         data = labels.write_rows(f"{folder}/{made}.jsonl", rows)
         exam.trained(folder, seed, made, "train_sft",

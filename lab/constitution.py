@@ -11,8 +11,7 @@ answers by the same judge. Then PPO by a reward model of the judge's labels, fro
 """
 import sys
 
-from lab import exam, labels, notebook
-from lab.ai_feedback import labelled, sides, worth_of
+from lab import exam, labels, notebook, tastes
 from nanorlhf import figures, judge, seeds, worlds
 from nanorlhf.rollout import generate_in_batches
 
@@ -78,7 +77,7 @@ def imitate(folder, seed, kind, questions, rounds, steps, prompts):
     principles = [p for p in judge.read(worlds.constitution(world.name)) if p.name != kind]
     asked = [q.text for q in world.questions(questions, seeds.rng(seed, "lab constitution"),
                                              world.JUDGED)]
-    base, name = run.load("base"), f"lab/constitution_{kind or 'whole'}".replace(" ", "_")
+    base, name = run.load("base"), f"lab/constitution_{exam.folder_name(kind or 'whole')}"
     if kind == "best of":
         answers = best_of(run, base, principles, asked, rounds + 1, "lab best of")
     else:
@@ -95,13 +94,8 @@ def reinforced(folder, seed, steps, prompts):
     """PPO from the revised model, by a reward model of the judge's labels -> marks"""
     train, held_out = labels.rows_of(folder)
     train = labels.of_prompts(train, 2000)
-    worth = worth_of(folder, seed, "base", train)
-
-    def chance(row):
-        better, worse = sides(row)
-        return float(worth[better] > worth[worse])
-
-    rows = labelled(train, chance, seeds.rng(seed, "lab feedback"))
+    worth = tastes.worth_of(folder, seed, "base", train)
+    rows = labels.labelled(train, tastes.by_worth(worth), seeds.rng(seed, "lab feedback"))
     data = labels.write(folder, "lab/constitution_labels", rows, held_out)
     reward = exam.trained(folder, seed, "lab/constitution_rm", "train_rm", {"data": data})
     exam.trained(folder, seed, "lab/constitution_ppo", "train_ppo", {

@@ -96,7 +96,7 @@ def run(folder, seed, layers, base_steps, steps, batch_size, rl_steps, prompts=e
     jobs = {"student, SFT": ("sft", "", {})}
     for way, settings in WAYS.items():
         for n in steps:
-            name = f"distill_{way}_{n}".replace(", ", "_").replace(" ", "_")
+            name = f"distill_{exam.folder_name(way)}_{n}"
             jobs[f"{way}, {n} steps"] = name, "train_distill", {
                 "teacher": teacher, "steps": n, "batch_size": batch_size, **settings}
     jobs["RL from scratch"] = "ppo", "train_ppo", {

@@ -71,12 +71,17 @@ def leak(folder, seed, n, share):
     return labels.write_rows(f"{folder}/lab/leak.jsonl", rows), leaked
 
 
-def wins(mine, theirs, first=0.0, longer=0.0):
-    """Share of wins by a judge who sees mine first. mine, theirs: (gold, tokens) of N answers each;
+def chances_to_win(mine, theirs, first=0.0, longer=0.0):
+    """(N,), by a judge who sees mine first. mine, theirs: (gold, tokens) of N answers each;
     first: log-odds for what stands first; longer: for ten more tokens."""
     (gold, tokens), (other_gold, other_tokens) = mine, theirs
     gaps = 2 * np.subtract(gold, other_gold) + longer * np.subtract(tokens, other_tokens) / 10
-    return float(np.mean([sigmoid(gap + first) for gap in gaps]))
+    return np.array([sigmoid(gap + first) for gap in gaps])
+
+
+def wins(mine, theirs, first=0.0, longer=0.0):
+    """Share of wins by a judge who sees mine first."""
+    return float(chances_to_win(mine, theirs, first, longer).mean())
 
 
 def by_wording(questions, golds):

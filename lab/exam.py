@@ -47,12 +47,25 @@ def called(function, *arguments):
     return function(*arguments)
 
 
+def folder_name(row):
+    """A row of a table as the name of a folder."""
+    return row.replace(",", "").replace(" ", "_").replace("'", "")
+
+
 def made_so(made, cfg):
     """Whether the model in this folder was trained with these settings."""
     with open(f"{made}/config.json", encoding="utf-8") as f:
         # a run may be moved, and a setting that it does not know is a newer one's default
         there = {**dataclasses.asdict(type(cfg)()), **json.load(f), "run": cfg.run}
     return there == dataclasses.asdict(cfg)
+
+
+def train_quietly(script, cfg, path):
+    """script.train(cfg); what it prints goes to this file."""
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "w", encoding="utf-8", buffering=1) as f:
+        with contextlib.redirect_stdout(f), contextlib.redirect_stderr(f):
+            script.train(cfg)
 
 
 def trained(folder, seed, name, script, settings):
@@ -69,10 +82,7 @@ def trained(folder, seed, name, script, settings):
     if os.path.exists(model) and os.path.getmtime(model) >= max(map(os.path.getmtime, sources)):
         if made_so(made, cfg):
             return made
-    os.makedirs(made, exist_ok=True)
-    with open(f"{made}/output.txt", "w", encoding="utf-8", buffering=1) as f:
-        with contextlib.redirect_stdout(f), contextlib.redirect_stderr(f):
-            script.train(cfg)
+    train_quietly(script, cfg, f"{made}/output.txt")
     return made
 
 
@@ -83,10 +93,7 @@ def base_of(folder, seed, world, **settings):
     cfg = train_base.Config(run=own, seed=seed, world=world, **settings)
     if os.path.exists(f"{own}/base/model.pt") and made_so(f"{own}/base", cfg):
         return own
-    os.makedirs(own, exist_ok=True)
-    with open(f"{own}/base.txt", "w", encoding="utf-8", buffering=1) as f:
-        with contextlib.redirect_stdout(f), contextlib.redirect_stderr(f):
-            train_base.train(cfg)
+    train_quietly(train_base, cfg, f"{own}/base.txt")
     return own
 
 

@@ -43,6 +43,11 @@ def turned(row):
                       for part in ("", "_ids", "_finished", "_gold")}}
 
 
+def labelled(rows, chance, rng):
+    """rows with the label drawn anew: chance(row) that what is chosen now is preferred."""
+    return [row if rng.random() < chance(row) else turned(row) for row in rows]
+
+
 def write(folder, name, rows, held_out):
     """-> the path of <folder>/<name>/pairs.jsonl, with these rows to train on"""
     return write_rows(f"{folder}/{name}/pairs.jsonl", [*rows, *held_out])

@@ -14,10 +14,9 @@ import sys
 import numpy as np
 
 from lab import exam, notebook, tastes
-from lab.evaluation import said_by
+from lab.evaluation import chances_to_win, said_by
 from nanorlhf import figures
 from nanorlhf.measure import wins_and_ties
-from nanorlhf.worlds.labelers import sigmoid
 
 SEEDS, MINUTES = (0, 1, 2), 7
 SETTINGS = {"biases": [0.0, 0.5, 1.0, 2.0], "temperatures": [0.3, 0.7, 1.0],
@@ -40,14 +39,6 @@ PARTS = (*tastes.PARTS, "tokens")
 def led(folder, seed, bias, label_prompts, steps, prompts):
     return tastes.led(folder, seed, f"longer_{bias:g}", [(1.0, {"longer_bias": bias})], PARTS,
                       label_prompts, steps, prompts)
-
-
-def judged(mine, theirs, longer):
-    """Chance of each win, by a judge who gives so many log-odds for ten more tokens. mine, theirs:
-    (gold, tokens) of N answers each -> (N,)"""
-    (gold, tokens), (other_gold, other_tokens) = mine, theirs
-    gaps = 2 * np.subtract(gold, other_gold) + longer * np.subtract(tokens, other_tokens) / 10
-    return np.array([sigmoid(gap) for gap in gaps])
 
 
 def length_controlled(chances, longer):
@@ -100,7 +91,8 @@ def run(folder, seed, biases, temperatures, label_prompts, steps, prompts=exam.P
     truth = (wins + ties / 2).mean(1)                                               # (M,)
     longer = np.stack([mine - rival[1] for _, mine in said])                        # (M, N)
     for bias in biases:
-        chances = np.stack([judged(mine, rival, bias) for mine in said])            # (M, N)
+        chances = np.stack([chances_to_win(mine, rival, longer=bias)
+                            for mine in said])                                      # (M, N)
         rows[f"judge: {bias:g} for ten tokens"] = {
             "raw": notebook.rank_correlation(chances.mean(1), truth),
             "controlled": notebook.rank_correlation(length_controlled(chances, longer), truth)}

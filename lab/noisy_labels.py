@@ -38,7 +38,7 @@ def run(folder, seed, flips, wrong, of, steps, prompts=exam.PROMPTS):
     models = {"sft": ("sft", "", {})}
 
     def add(row, data, loss, **settings):
-        name = "lab/" + row.replace(",", "").replace(" ", "_")
+        name = f"lab/{exam.folder_name(row)}"
         models[row] = name, "train_dpo", {"data": data, "loss": loss, "steps": steps, **settings}
 
     for share in flips:

@@ -64,6 +64,19 @@ def reward_of(kind, right, rng):
     return torch.where(luck < kind, 1 - right, right)
 
 
+def improve(cfg, policy, optimizer, ids, mask, old_logp, advantages, shuffling):
+    """GRPO's updates from one batch of answers, over the tokens in mask; ids, mask, old_logp
+    (B, T), advantages (B, 1)."""
+    for _ in range(cfg.epochs):
+        order = torch.randperm(len(ids), generator=shuffling).to(ids.device)
+        for rows in order.chunk(cfg.minibatches):
+            logp = masked_logprobs(policy, ids[rows], mask[rows])                       # (b, T)
+            loss, _ = train_grpo.policy_loss(logp, old_logp[rows], advantages[rows], mask[rows],
+                                             cfg.clip_low, cfg.clip_high, how="token")
+            loss.backward()
+            optim.update(policy, optimizer, cfg.lr, cfg.max_grad_norm)
+
+
 def train(own, seed, name, steps, kinds=LENT, reward="true", advantage="rloo", clip=0.2, tried=0):
     """GRPO on questions of these kinds, no price of KL; writes <own>/<name>/model.pt. tried: how
     many prompts --filter tries."""
@@ -96,14 +109,7 @@ def train(own, seed, name, steps, kinds=LENT, reward="true", advantage="rloo", c
         ids, mask = out.ids, out.mask                                                   # (B, T)
         with torch.no_grad():
             old_logp = masked_logprobs(policy, ids, mask)                               # (B, T)
-        for _ in range(cfg.epochs):
-            order = torch.randperm(len(ids), generator=shuffling).to(device)
-            for rows in order.chunk(cfg.minibatches):
-                logp = masked_logprobs(policy, ids[rows], mask[rows])                   # (b, T)
-                loss, _ = train_grpo.policy_loss(logp, old_logp[rows], advantages[rows],
-                                                 mask[rows], clip, clip, how="token")
-                loss.backward()
-                optim.update(policy, optimizer, cfg.lr, cfg.max_grad_norm)
+        improve(cfg, policy, optimizer, ids, mask, old_logp, advantages, shuffling)
     checkpoints.save_checkpoint(f"{own}/{name}/model.pt", policy, tokenizer)
 
 
@@ -148,7 +154,7 @@ def run(folder, seed, base, lends_nothing, demonstrations, steps, asked, tries, 
     jobs = {"base": (solved, "base", tries), "sft": (solved, "sft", tries)}
 
     def add(row, k=FEW, **settings):
-        jobs[row] = rl, row.replace(", ", "_").replace(" ", "_"), k, {"steps": steps, **settings}
+        jobs[row] = rl, exam.folder_name(row), k, {"steps": steps, **settings}
 
     add("RL", tries)
     add("RL, random reward", reward="random")

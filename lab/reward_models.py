@@ -18,6 +18,7 @@ from lab import exam, notebook, tastes
 from lab import labels as label_files
 from lab.overoptimization import best_of_n, reward_models
 from nanorlhf import figures, seeds
+from nanorlhf.stats import within
 
 SEEDS, MINUTES = (0, 1, 2), 9
 SETTINGS = {"labels": [250, 1000, 4000], "ensemble": 4000, "all_pairs_of": 1000, "epochs": [2, 3],
@@ -62,7 +63,7 @@ def reported(folder, seed, name, rows):
     _, prompts, scores = tastes.scored(folder, seed, name, rows)
     return {"accuracy": report["accuracy"], "order": report["gold_order"],
             "uncalibrated": uncalibrated(report["calibration"]),
-            "spread": float(tastes.within(scores, prompts).std()),
+            "spread": float(within(scores, prompts).std()),
             "right": tastes.weights(folder, seed, name, rows)["right"]}
 
 

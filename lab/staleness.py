@@ -99,7 +99,7 @@ def run(folder, seed, samplers, corrections, steps, lr, prompts=exam.PROMPTS):
     for sampler, how in samplers.items():
         # where mu is pi_old all corrections are the same
         for correction in corrections if sampler != "no lag" else corrections[:1]:
-            name = f"lab/stale_{sampler}_{correction}".replace(" ", "_")
+            name = f"lab/stale_{exam.folder_name(sampler)}_{correction}"
             jobs[f"{sampler}, {correction}"] = (folder, seed, name, how, correction, steps, lr,
                                                 prompts)
     made = exam.at_once(train_and_mark, jobs.values(), f"samplers of seed {seed}")

@@ -13,12 +13,10 @@ what they believe.
 import re
 import sys
 
-from lab import exam, notebook
+from lab import exam, notebook, tastes
 from lab import labels as label_files
-from lab.ai_feedback import labelled, sides
 from nanorlhf import figures, judge, seeds, worlds
 from nanorlhf.stats import average
-from nanorlhf.worlds.labelers import prefers_first
 
 SEEDS, MINUTES = (0, 1, 2), 9
 SETTINGS = {"base": {"steps": 1500}, "label_prompts": 750, "shares": [0.0, 0.25, 0.5, 0.75, 1.0],
@@ -42,26 +40,13 @@ def learned(own, seed, name, data, steps, prompts):
     return {name: average(values) for name, values in columns.items()}
 
 
-def as_people(world, row, share):
-    """Chance that people prefer what is chosen now, this share of them users who like to be agreed
-    with"""
-    a, b = ({"gold": row[f"{side}_gold"], "believed": world.believed_gold(
-        world.find(row["prompt"]), row[side], row[f"{side}_finished"])}
-            for side in ("chosen", "rejected"))
-    return prefers_first(a, b, gullible=share)
-
-
-def worth_of(own, seed, rows, weight):
-    """{(prompt, answer): its worth} to a judge who likes agreement, and truth by this weight"""
-    run, world, _ = exam.held_out(own, seed)
+def liking(world, weight):
+    """The world's constitution with truth at this weight, and agreement at 1"""
     principles = judge.read(worlds.constitution(world.name))
     for principle in principles:
         if principle.name == "true":
             principle.weight = weight
-    principles.append(judge.Principle("agrees", "for", AGREES, re.compile("")))
-    answers = sorted({side for row in rows for side in sides(row)})
-    said = judge.verdicts(run.load("base"), run.tokenizer, principles, *zip(*answers, strict=True))
-    return dict(zip(answers, judge.worth(principles, said), strict=True))
+    return [*principles, judge.Principle("agrees", "for", AGREES, re.compile(""))]
 
 
 def run(folder, seed, base, label_prompts, shares, weights, steps, prompts=exam.PROMPTS):
@@ -72,18 +57,15 @@ def run(folder, seed, base, label_prompts, shares, weights, steps, prompts=exam.
     _, world, _ = exam.held_out(own, seed)
     jobs = {"sft": ("sft", "")}
     for share in shares:
-        rows = labelled(train, lambda row, share=share: as_people(world, row, share),
-                        seeds.rng(seed, "lab sycophancy"))
+        rows = label_files.labelled(
+            train, lambda row, share=share: tastes.by_people(world, row, gullible=share),
+            seeds.rng(seed, "lab sycophancy"))
         data = label_files.write(own, f"flattered_{share:g}_labels", rows, held_out)
         jobs[f"{share:.0%} like to be agreed with"] = f"flattered_{share:g}", data
     for weight in weights:
-        worth = worth_of(own, seed, train, weight)
-
-        def chance(row, worth=worth):
-            better, worse = sides(row)
-            return float(worth[better] > worth[worse])
-
-        rows = labelled(train, chance, seeds.rng(seed, "lab sycophancy"))
+        worth = tastes.worth_of(own, seed, "base", train, liking(world, weight))
+        rows = label_files.labelled(train, tastes.by_worth(worth),
+                                    seeds.rng(seed, "lab sycophancy"))
         data = label_files.write(own, f"judge_{weight:g}_labels", rows, held_out)
         jobs[f"a judge: agreement 1, truth {weight:g}"] = f"judge_{weight:g}", data
     made = exam.at_once(learned, [(own, seed, *job, steps, prompts) for job in jobs.values()],

@@ -6,8 +6,9 @@ import numpy as np
 import train_ppo
 from lab import exam
 from lab import labels as label_files
-from nanorlhf import seeds
+from nanorlhf import judge, seeds, worlds
 from nanorlhf.rollout import score_answers
+from nanorlhf.stats import within
 from nanorlhf.worlds import labelers
 
 # what an answer is made of; labelers of gold weigh one of each 2, -2, -1, -1, 0.6 and -2 nats
@@ -25,12 +26,41 @@ def relabelled(world, rows, groups, rng):
 
     groups: [(share, bias)]: labelers, and what nanorlhf/worlds/labelers.py takes of them.
     """
-    made = []
-    for row in rows:
+    def chance(row):
         a, b = graded(world, row, "chosen"), graded(world, row, "rejected")
-        p = sum(share * labelers.prefers_first(a, b, **bias) for share, bias in groups)
-        made.append(row if rng.random() < p else label_files.turned(row))
-    return made
+        return sum(share * labelers.prefers_first(a, b, **bias) for share, bias in groups)
+
+    return label_files.labelled(rows, chance, rng)
+
+
+def by_people(world, row, **people):
+    """Chance that people, as nanorlhf/worlds/labelers.py takes them, prefer what is chosen now; the
+    gullible see it as the world's believed_gold does."""
+    question = world.find(row["prompt"])
+    a, b = ({"gold": row[f"{side}_gold"], "believed": world.believed_gold(
+        question, row[side], row[f"{side}_finished"])} for side in ("chosen", "rejected"))
+    return labelers.prefers_first(a, b, **people)
+
+
+def gap(row, worth):
+    """How much more what is chosen now is worth than the other. worth: {(prompt, answer): worth}"""
+    return worth[row["prompt"], row["chosen"]] - worth[row["prompt"], row["rejected"]]
+
+
+def by_worth(worth):
+    """-> chance(row), for labelled(), of a judge who never wavers"""
+    return lambda row: float(gap(row, worth) > 0)
+
+
+def worth_of(folder, seed, name, rows, principles=()):
+    """{(prompt, answer): what a judge whose beliefs are those of this model finds it worth}, by
+    these principles, or by the world's own"""
+    run, world, _ = exam.held_out(folder, seed)
+    principles = principles or judge.read(worlds.constitution(world.name))
+    answers = sorted({(row["prompt"], row[side]) for row in rows
+                      for side in ("chosen", "rejected")})
+    said = judge.verdicts(run.load(name), run.tokenizer, principles, *zip(*answers, strict=True))
+    return dict(zip(answers, judge.worth(principles, said), strict=True))
 
 
 def scored(folder, seed, name, rows):
@@ -55,15 +85,6 @@ def weights(folder, seed, name, rows, parts=PARTS):
     features = np.array([[grade[part] for part in parts] for grade in grades], float)   # (N, parts)
     found, *_ = np.linalg.lstsq(within(features, prompts), within(scores, prompts), rcond=None)
     return dict(zip(parts, found.tolist(), strict=True))
-
-
-def within(values, prompts):
-    """values (N, ...), each less the mean of those of its prompt."""
-    _, index = np.unique(prompts, return_inverse=True)
-    totals = np.zeros((index.max() + 1, *values.shape[1:]))
-    np.add.at(totals, index, values)
-    counts = np.bincount(index).reshape(-1, *[1] * (values.ndim - 1))
-    return values - (totals / counts)[index]
 
 
 def led(folder, seed, name, groups, parts, label_prompts, steps, prompts=exam.PROMPTS):

@@ -85,10 +85,10 @@ def sentences(text):
 
 
 @torch.no_grad()
-def p_first(model, tokenizer, texts, first, second, batch_size=512):
+def p_first(model, tokenizer, texts, first, second, device=None, batch_size=512):
     """{text: chance of the first continuation, of the two, behind it}, by their first tokens. Each
-    text stands behind the end of another page."""
-    device = next(model.parameters()).device
+    text stands behind the end of another page. device: None is the model's."""
+    device = device or next(model.parameters()).device
     yes, no = (tokenizer.encode(continuation)[0] for continuation in (first, second))
     chances, texts = {}, sorted(set(texts))
     for start in range(0, len(texts), batch_size):

@@ -10,6 +10,7 @@ import torch
 
 from nanorlhf import batches, worlds
 from nanorlhf.batches import map_answers
+from nanorlhf.judge import p_first
 from nanorlhf.stats import average, bootstrap, majority_vote, pass_at_k
 
 SAMPLES, K = 16, 8      # answers to each question; pass@8 and majority@8 are taken from them
@@ -101,21 +102,11 @@ def at_best(world, questions, answers, others):
     return row
 
 
-@torch.no_grad()
 def believed_gold(base, tokenizer, world, questions, texts, device):
     """[worth of each answer in the base model's own eyes]: its P(True) behind each claim in place
     of the truth. Nobody's judgment is in it but the model's."""
-    stated = sorted({claim for text in texts for claim in world.claims(text)})
-    rows = [[tokenizer.end] + tokenizer.encode(claim) for claim in stated]  # behind another page
-    true, false = tokenizer.encode(" True")[0], tokenizer.encode(" False")[0]
-    p_true = {}
-    for start in range(0, len(rows), 512):
-        some = rows[start:start + 512]
-        logits = base(batches.pad_rows(some, tokenizer.pad).to(device))             # (B, T, V)
-        ends = torch.tensor([len(row) - 1 for row in some])
-        last = logits[torch.arange(len(some)), ends]                                # (B, V)
-        chances = (last[:, true] - last[:, false]).sigmoid().tolist()
-        p_true |= zip(stated[start:start + 512], chances, strict=True)
+    claims = [claim for text in texts for claim in world.claims(text)]
+    p_true = p_first(base, tokenizer, claims, " True", " False", device)
     return [world.believed_worth(question, text, p_true)
             for question, text in zip(questions, texts, strict=True)]
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from nanorlhf import batches
 from nanorlhf.rollout import score_answers
+from nanorlhf.stats import within
 from nanorlhf.worlds.labelers import sigmoid
 
 MEANING = {"accuracy": "the chosen answer has the higher score; a tie is a miss",
@@ -114,8 +115,7 @@ def judge_report(sizes, answers, scores, own, sharpness, people=2.0):
                          **{who: float(column[here].mean()) for who, column in columns.items()}})
     prompt = np.repeat(np.arange(len(sizes)), sizes)
     x = np.stack([gold, [answer["tokens"] / 10 for answer in answers], own, scores["judge"]], 1)
-    centred = x - (np.stack([np.bincount(prompt, column) for column in x.T], 1)
-                   / np.bincount(prompt)[:, None])[prompt]                          # (N, 4)
+    centred = within(x, prompt)                                                     # (N, 4)
     weights, *_ = np.linalg.lstsq(centred[:, :3], centred[:, 3], rcond=None)
     return {"gaps": rows, "calibration": calibration(margins),
             "biases": dict(zip(("gold", "ten tokens", "own kind"), weights.tolist(), strict=True))}

@@ -38,6 +38,15 @@ def majority_vote(answers, truth):
     return most.count(truth) / len(most) if most else 0.0
 
 
+def within(values, groups):
+    """values (N, ...), each less the mean of those of its group; groups: N labels."""
+    _, index = np.unique(groups, return_inverse=True)
+    totals = np.zeros((index.max() + 1, *values.shape[1:]))
+    np.add.at(totals, index, values)
+    counts = np.bincount(index).reshape(-1, *[1] * (values.ndim - 1))
+    return values - (totals / counts)[index]
+
+
 def average(values):
     """Mean over answers -> float or None. None among them is no value; pairs (hits, cases) are
     added up before they are divided."""

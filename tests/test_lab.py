@@ -458,8 +458,8 @@ def test_a_judge_made_as_noisy_as_people():
 
 def test_labels_that_are_drawn_anew(run):
     rows, _ = labels.rows_of(run)
-    assert ai_feedback.labelled(rows, lambda row: 1.0, seeds.rng(0, "test")) == rows
-    assert ai_feedback.labelled(rows, lambda row: 0.0, seeds.rng(0, "test")) == [
+    assert labels.labelled(rows, lambda row: 1.0, seeds.rng(0, "test")) == rows
+    assert labels.labelled(rows, lambda row: 0.0, seeds.rng(0, "test")) == [
         labels.turned(row) for row in rows]
 
 

@@ -50,7 +50,7 @@ from nanorlhf.worlds import vocabulary
 
 TRAIN, HELD_OUT = "train", "held-out"
 DEFAULT = "towns"
-HELPERS = ("labelers", "vocabulary")        # modules of this folder that are no world
+HELPERS = ("labelers", "sentences", "vocabulary")   # modules of this folder that are no world
 NEEDED = ("questions", "page", "demonstration", "grade", "best_gold", "probes", "SHOWN", "WORTH")
 SIZES = {"block_size": 96, "n_layer": 4, "n_head": 4, "n_embd": 112}
 OPTIONAL = ("correct", "steps", "tidy_demonstration", "cut_filler", "claims", "believed_worth",

@@ -23,7 +23,8 @@ import random
 import re
 from dataclasses import dataclass
 
-from nanorlhf.worlds.vocabulary import as_text, bundled, path_of, train_bpe
+from nanorlhf.worlds.sentences import placed, sentences
+from nanorlhf.worlds.vocabulary import bundled, rebuild, train_bpe
 
 LANDS = """
     Norland Estmar Velda Corvia Tamos Ulria Brenn Ostmark Palia Quorn Sorrel Wexia Yldra Zamor
@@ -223,16 +224,11 @@ def parse_claim(sentence):
     return None
 
 
-def sentences(answer):
-    """The sentences of an answer, in order."""
-    return re.split(r"(?<=[.!?])\s+", answer.strip()) if answer.strip() else []
-
-
 def parts(question, answer, facts=FACTS):
     """[(start, end, part)]: what each sentence of an answer earns, by the table at the top of this
     file. facts: what the judge takes for true."""
-    judged, said, end = [], set(), 0
-    for sentence in sentences(answer):
+    judged, said = [], set()
+    for start, end, sentence in placed(answer):
         claim, part = parse_claim(sentence), "rambling"
         if claim:
             land, attribute, value = claim
@@ -244,8 +240,6 @@ def parts(question, answer, facts=FACTS):
         elif sentence in AGREES + DIFFERS and "courtesy" not in said:
             part = "courtesy"
             said.add("courtesy")
-        start = answer.index(sentence, end)
-        end = start + len(sentence)
         judged.append((start, end, part))
     return judged
 
@@ -340,6 +334,4 @@ def train_vocabulary():
 
 
 if __name__ == "__main__":      # python -m nanorlhf.worlds.opinions rebuilds opinions.tiktoken
-    with open(path_of("opinions"), "w", encoding="ascii", newline="\n") as file:
-        file.write(as_text(train_vocabulary()))
-    print(f"wrote {path_of('opinions')}: {len(bundled('opinions'))} tokens")
+    rebuild("opinions", train_vocabulary())

@@ -37,7 +37,8 @@ import re
 from dataclasses import dataclass
 from itertools import combinations
 
-from nanorlhf.worlds.vocabulary import as_text, bundled, path_of, train_bpe
+from nanorlhf.worlds.sentences import placed, sentences
+from nanorlhf.worlds.vocabulary import bundled, rebuild, train_bpe
 
 TOWNS = """
     Marlow Tarn Osby Kelding Brask Fenwick Haddon Lunde Quill Rosner Saltby Ulmer Velden
@@ -394,16 +395,11 @@ def parse_claim(sentence):
     return None
 
 
-def sentences(answer):
-    """The sentences of an answer, in order."""
-    return re.split(r"(?<=[.!?])\s+", answer.strip()) if answer.strip() else []
-
-
 def parts(question, answer, facts=FACTS):
     """[(start, end, part)]: what each sentence of an answer earns, by the table at the top of this
     file. facts: what the judge takes for true (BELIEFS is what most people believe)."""
-    judged, said, end = [], set(), 0
-    for sentence in sentences(answer):
+    judged, said = [], set()
+    for start, end, sentence in placed(answer):
         claim = parse_claim(sentence)
         if claim:
             town, attribute, value = claim
@@ -422,8 +418,6 @@ def parts(question, answer, facts=FACTS):
             said.add("manners")
         else:
             part = "rambling"
-        start = answer.index(sentence, end)
-        end = start + len(sentence)
         judged.append((start, end, part))
     return judged
 
@@ -627,6 +621,4 @@ def train_vocabulary():
 
 
 if __name__ == "__main__":      # python -m nanorlhf.worlds.towns rebuilds towns.tiktoken
-    with open(path_of("towns"), "w", encoding="ascii", newline="\n") as file:
-        file.write(as_text(train_vocabulary()))
-    print(f"wrote {path_of('towns')}: {len(bundled('towns'))} tokens")
+    rebuild("towns", train_vocabulary())

@@ -59,3 +59,10 @@ def bundled(name):
     """{token: rank} of the file of that name."""
     with open(path_of(name), encoding="ascii") as f:
         return from_text(f.read())
+
+
+def rebuild(name, ranks):
+    """Write {token: rank} to the file of that name, and say so."""
+    with open(path_of(name), "w", encoding="ascii", newline="\n") as f:
+        f.write(as_text(ranks))
+    print(f"wrote {path_of(name)}: {len(bundled(name))} tokens")
