@@ -523,15 +523,21 @@ def test_export_is_whole_or_not_there(tmp_path, monkeypatch):
         export.export(model, Tokenizer("sums"), str(tmp_path / "file" / "hf"))
 
 
-@pytest.mark.parametrize("world", ["towns", "sums", "sorting"])
-def test_export_of_a_world_and_back(world, tmp_path, monkeypatch):
-    """A tokenizer of one token that encodes everything to nothing; a world that comes back as
-    another, or without its settings."""
+def exported(world, tmp_path, monkeypatch):
+    """A model of a world, exported -> (model, tokenizer, the folder)"""
     tokenizer = Tokenizer(world, knobs={"digits": 2} if world == "sums" else None)
     model = GPT(GPTConfig(tokenizer.vocab_size, 24, 1, 1, 8), torch.Generator().manual_seed(0))
     checkpoints.save_checkpoint(str(tmp_path / "sft/model.pt"), model, tokenizer)
     hf = tmp_path / "new" / "hf"
     call(monkeypatch, "tools.export", tmp_path / "sft", hf)
+    return model, tokenizer, hf
+
+
+@pytest.mark.parametrize("world", ["towns", "sums", "sorting"])
+def test_export_of_a_world_and_back(world, tmp_path, monkeypatch):
+    """A tokenizer of one token that encodes everything to nothing; a world that comes back as
+    another, or without its settings."""
+    model, tokenizer, hf = exported(world, tmp_path, monkeypatch)
     assert {"tokenizer.json", "config.json", "README.md"} < set(os.listdir(hf))
     again, theirs = checkpoints.load_checkpoint(str(hf))
     assert theirs.state() == tokenizer.state() and again.cfg == model.cfg
@@ -553,7 +559,14 @@ def test_export_of_a_world_and_back(world, tmp_path, monkeypatch):
                 parts[at:at + 2] = ["".join(best)]
             ids += [file["model"]["vocab"][part] for part in parts]
         assert ids == tokenizer.encode(text)
-    # from what another framework saved: the marks are in tokenizer_config.json alone
+
+
+@needs_gpt2
+@pytest.mark.parametrize("world", ["towns", "sums", "sorting"])
+def test_a_world_that_another_framework_saved(world, tmp_path, monkeypatch):
+    """The marks are in tokenizer_config.json alone. Without them it is held against gpt2's
+    vocabulary, and is another."""
+    _, _, hf = exported(world, tmp_path, monkeypatch)
     said = json.loads((hf / "tokenizer_config.json").read_text(encoding="utf-8"))
     assert said["model_max_length"] == 24
     del said["nanorlhf"]
