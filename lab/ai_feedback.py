@@ -24,6 +24,7 @@ SETTINGS = {"sizes": [100, 1000, 10000, 50000], "gullible": 0.5, "sharpness": 2.
             "rl_steps": 75}
 TOY = {"sizes": [40, 80], "gullible": 0.5, "sharpness": 2.0, "steps": 2, "rl_steps": 2,
        "prompts": 32}
+ANSWER = ""
 READING = ""
 
 
@@ -101,7 +102,7 @@ def table(data):
 
 
 def claims(data):
-    few, *_, most = SETTINGS["sizes"]
+    few, *_, cheap, most = SETTINGS["sizes"]      # a judge's label costs a hundredth of people's
 
     def over(who, other, n=most, method="DPO"):
         return notebook.differences(data, "at_best.gold", f"{method}, {who}, {n}",
@@ -113,6 +114,9 @@ def claims(data):
 
     return {f"of {few} labels, the judge's earn more than people's": over("a judge", "people", few),
             f"of {most} labels, people's earn more than the judge's": over("people", "a judge"),
+            f"at the same cost, {cheap} of the judge's earn more than {few} of people's":
+                notebook.differences(data, "at_best.gold", f"DPO, a judge, {cheap}",
+                                     f"DPO, people, {few}"),
             f"of {most} labels, people's earn more than those of a judge as noisy":
                 over("people", "a judge as noisy"),
             "people's labels still pay at the last step up": grows("people"),

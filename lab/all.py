@@ -44,7 +44,7 @@ def figure_path(name):
 
 def section(name, experiment, data):
     """One experiment as Markdown."""
-    title, _, claim = experiment.__doc__.strip().partition("\n\n")
+    title, (_, _, claim) = title_of(experiment), experiment.__doc__.strip().partition("\n\n")
     titles, rows = experiment.table(data)
     lines = ["| " + " | ".join(cells) + " |" for cells in (titles, ["---"] * len(titles), *rows)]
     verdicts = [textwrap.fill(f"* {line}", 100, subsequent_indent="  ")
@@ -52,17 +52,30 @@ def section(name, experiment, data):
     seeds = ", ".join(map(str, data))
     made = textwrap.fill(f"`python -m lab.{name}`, seeds {seeds}; some {experiment.MINUTES} "
                          "minutes a seed on two cores.", 100)
-    parts = [f"## {title}", claim, f"![{title}](figures/lab_{name}.svg)", "\n".join(lines),
-             "\n".join(verdicts), textwrap.fill(" ".join(experiment.READING.split()), 100), made]
+    parts = [f'<a id="{name}"></a>\n\n## {title}', claim,
+             f"![{title}](figures/lab_{name}.svg)", "\n".join(lines), "\n".join(verdicts),
+             textwrap.fill(" ".join(experiment.READING.split()), 100), made]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def title_of(experiment):
+    """Its question."""
+    return experiment.__doc__.strip().partition("\n")[0]
+
+
+def in_short(name, experiment):
+    """Its question and our answer, as a line of the contents."""
+    return textwrap.fill(f"* [{title_of(experiment)}](#{name}) {experiment.ANSWER}", 100,
+                         subsequent_indent="  ")
 
 
 def made():
     """{path: text} of the page and of the figures, of the experiments that have data."""
-    files, sections, waiting = {}, [HEAD], []
+    files, contents, sections, waiting = {}, [], [], []
     for name in EXPERIMENTS:
         experiment = importlib.import_module(f"lab.{name}")
         if data := notebook.read(experiment):
+            contents.append(in_short(name, experiment))
             sections.append(section(name, experiment, data))
             files[figure_path(name)] = figures.standalone(experiment.figure(data)) + "\n"
         else:
@@ -70,7 +83,8 @@ def made():
     if waiting:
         text = f"Written, tested at toy size, and not run to the end so far: {', '.join(waiting)}."
         sections.append(textwrap.fill(text, 100) + "\n")
-    return {PAGE: "\n".join(sections), **files}
+    text = "\n".join([HEAD, "## In short", "", *contents, "", *sections])
+    return {PAGE: text, **files}
 
 
 def main(argv=None):

@@ -29,6 +29,7 @@ SETTINGS = {"base": {"batch_size": 32, "lr": 0.0015, "steps": 1500}, "demonstrat
 TOY = {"base": {"batch_size": 8, "lr": 0.0015, "steps": 5, "pages": 300, "n_layer": 1,
                 "n_embd": 32, "n_head": 2}, "demonstrations": 32, "steps": 2, "beta": 0.01,
        "prompts": 32}
+ANSWER = ""
 READING = ""
 LONGEST = 24
 

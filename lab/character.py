@@ -28,6 +28,7 @@ SETTINGS = {"demonstrations": 1500, "strengths": [-4.0, -2.0, 2.0, 4.0], "asked"
             "shares": [0.0, 0.25, 0.5, 0.75, 1.0], "steps": 50, "rl_steps": 75}
 TOY = {"demonstrations": 60, "strengths": [2.0], "asked": 16, "shares": [0.0, 0.5, 1.0],
        "steps": 2, "rl_steps": 2, "prompts": 32}
+ANSWER = ""
 READING = ""
 TRAITS = ("manners", "chatter", "errors")
 

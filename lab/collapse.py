@@ -20,6 +20,7 @@ from nanorlhf.stats import average
 SEEDS, MINUTES = (0, 1, 2), 8
 SETTINGS = {"generations": 5, "examples": 1500, "steps": 100}
 TOY = {"generations": 2, "examples": 20, "steps": 2, "prompts": 32}
+ANSWER = ""
 READING = ""
 # what a generation learns from: the temperature of the last one's answers, the share of people's,
 # how many answers are written for each that is kept

@@ -19,6 +19,7 @@ SEEDS, MINUTES = (0, 1, 2), 8
 SETTINGS = {"questions": 1500, "rounds": 4, "steps": 100, "rl_steps": 75, "left_out": [
     "true", "to the point", "not pasted", "said once", "polite", "ends"]}
 TOY = {"questions": 16, "rounds": 1, "steps": 2, "rl_steps": 2, "left_out": ["true"], "prompts": 32}
+ANSWER = ""
 READING = ""
 
 

@@ -26,6 +26,8 @@ SEEDS, MINUTES = (0, 1, 2), 6
 SETTINGS = {"beta_nll": [[0.05, 0.0], [0.2, 0.0], [0.8, 0.0], [0.2, 0.4]], "exact_pairs": 40,
             "exact_steps": 60}
 TOY = {"beta_nll": [[0.2, 0.0]], "exact_pairs": 2, "exact_steps": 5, "prompts": 32, "steps": 3}
+ANSWER = (
+    "Nearly nowhere: likely answers keep theirs, the unlikely fall, and with them a mean of logs.")
 READING = """
 Plain DPO lowers the chosen answers by nats, at a small beta by tens of nats, and ends below SFT's
 gold there. A large beta or cross-entropy on the chosen answers stops it, and earns more gold too.

@@ -25,6 +25,7 @@ SEEDS, MINUTES = (0, 1, 2), 10
 SETTINGS = {"layers": 2, "base_steps": 1500, "steps": [25, 100], "batch_size": 32, "rl_steps": 75}
 TOY = {"layers": 1, "base_steps": 5, "steps": [1], "batch_size": 4, "rl_steps": 1,
        "prompts": 32}
+ANSWER = ""
 READING = ""
 WAYS = {"sequence level": {"data": "teacher"},
         "word level": {"on_policy": 0.0, "divergence": "forward_kl"},

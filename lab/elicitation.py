@@ -21,6 +21,7 @@ from nanorlhf.stats import average
 SEEDS, MINUTES = (0, 1, 2), 4
 SETTINGS = {"sizes": [8, 32, 128, 512, 4800], "draws": 5, "errors": [0.0, 0.5], "steps": 150}
 TOY = {"sizes": [8, 16], "draws": 1, "errors": [0.0], "steps": 3, "prompts": 32}
+ANSWER = "It brings out form; of knowledge a model tells what its demonstrations tell."
 READING = """
 Form comes first: eight demonstrations take boilerplate from three answers in four to one in eight.
 They do it at a price. Six hundred passes over eight answers make the model say more that is false,

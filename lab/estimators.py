@@ -21,6 +21,7 @@ from nanorlhf.functional import kl_estimate, masked_sum
 SEEDS, MINUTES = (0, 1, 2), 4
 SETTINGS = {"beta": 0.2, "steps": 75}
 TOY = {"beta": 0.2, "steps": 3, "prompts": 32}
+ANSWER = "Any but k1 in the loss, which holds nothing; the others are close."
 READING = """
 k1 in the loss holds nothing, as its gradient says: the KL runs to hundreds of nats. All else is
 close. k1 in the reward has the KL's own gradient, costs the fewest nats in the mean, and does not

@@ -23,6 +23,8 @@ SETTINGS = {"demonstrations": 4800, "leaked": 0.125, "trained": 4, "sampled": 4,
             "longer": 1.0}
 TOY = {"demonstrations": 32, "leaked": 0.5, "trained": 2, "sampled": 2, "first": 1.0,
        "longer": 1.0, "prompts": 32}
+ANSWER = (
+    "A leak shows on fresh questions too; asking both ways mends order, not a liking for length.")
 READING = """
 A leak raises the benchmark, on the questions that leaked and nearly as much on the others: here it
 is true answers that leak, and they tell of facts that other questions ask for too. So a fresh half

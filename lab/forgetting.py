@@ -30,6 +30,7 @@ SETTINGS = {"grpo": [10, 25, 75], "rejection": [1, 3, 9], "dpo": [10, 25, 75],
             "sft": [25, 75, 225], "demonstrations": 1500, "pages": 2000}
 TOY = {"grpo": [1, 2], "rejection": [1, 2], "dpo": [1, 2], "sft": [1, 2], "demonstrations": 20,
        "pages": 20, "imitated": 8, "prompts": 32}
+ANSWER = "KL foretells it, whichever the way; RL is not the one that forgets least here."
 READING = """
 Half of the razor holds. Over twelve stops of four ways, what is forgotten goes along with KL(pi_0,
 pi), in rank 0.96, and hardly with what is gained. KL(pi, pi_0) foretells it as well, so this does

@@ -18,6 +18,7 @@ SETTINGS = {"betas": [0.05, 0.1, 0.2, 0.4], "dpo_betas": [0.05, 0.2, 0.8], "step
             "dpo_steps": 0, "online_steps": 150}
 TOY = {"betas": [0.2], "dpo_betas": [0.2], "steps": 2, "dpo_steps": 2, "online_steps": 2,
        "imitated": 8, "prompts": 32}
+ANSWER = "By one reward model all end alike; DPO, on the labels themselves, is ahead of PPO."
 READING = """
 By the same reward model the three ways end close together, each at its best temperature. Imitating
 the best of sixteen gets there at half of the KL; at temperature 1 it is far behind, so cooling does

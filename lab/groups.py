@@ -21,6 +21,7 @@ SETTINGS = {"shares": [0.5, 0.7, 0.9, 1.0], "feeling": 6.0, "sharpness": 2.0,
             "label_prompts": 2000, "steps": 75}
 TOY = {"shares": [0.5, 0.9, 1.0], "feeling": 6.0, "sharpness": 2.0, "label_prompts": 20, "steps": 2,
        "prompts": 32}
+ANSWER = "The majority: it counts votes, and PPO takes the side of the majority wholly."
 READING = """
 The reward model counts votes. At nine in ten it gives manners 2.7 nats, near the log-odds of the
 vote, where the groups feel 5.4 on average. At an even split it gives them next to nothing, though

@@ -19,6 +19,7 @@ from nanorlhf.log import read_log
 SEEDS, MINUTES = (0, 1, 2), 3
 SETTINGS = {"betas": [0.0, 0.05, 0.1, 0.2, 0.4], "at_kl": [1.0, 2.0, 4.0], "steps": 75}
 TOY = {"betas": [0.0, 0.2], "at_kl": [0.01], "steps": 3, "prompts": 32}
+ANSWER = "Yes: a policy that pays stops where the free one turns down, and goes on gaining there."
 READING = """
 Here the book is right, and Gao et al. are not: a price of KL does more than end the path sooner.
 All paths begin alike. The free one bends down near four nats. A policy that pays stops at a KL of

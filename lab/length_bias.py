@@ -23,6 +23,7 @@ SETTINGS = {"biases": [0.0, 0.5, 1.0, 2.0], "temperatures": [0.3, 0.7, 1.0],
             "label_prompts": 2000, "steps": 75}
 TOY = {"biases": [0.0, 1.0, 2.0], "temperatures": [0.3, 1.0], "label_prompts": 20, "steps": 2,
        "prompts": 32}
+ANSWER = "PPO writes twice as much and earns less; length control mends little."
 READING = """
 Labelers who like length get it: at two nats for ten tokens PPO writes 42 tokens, SFT 21, and its
 gold falls below SFT's at temperature 1. A little of this liking helps here. Without it, labels make

@@ -19,6 +19,7 @@ from nanorlhf import figures, seeds
 SEEDS, MINUTES = (0, 1, 2), 8
 SETTINGS = {"flips": [0.0, 0.1, 0.2, 0.4], "wrong": [0.1, 0.4], "of": 0.2, "steps": 75}
 TOY = {"flips": [0.0, 0.4], "wrong": [], "of": 0.4, "steps": 2, "prompts": 32}
+ANSWER = ""
 READING = ""
 
 

@@ -15,6 +15,7 @@ An experiment is a module of this folder with
     claims(data)                {a sentence that says that a difference is positive:
                                  {seed: that difference}}
     figure(data)                an svg
+    ANSWER                      what came out, in a line
     READING                     what we make of it, and of what does not hold
 
 A seed is written to docs/data/lab/NAME-SEED.json as soon as it ends, and is not run again while

@@ -28,6 +28,7 @@ SEEDS, MINUTES = (0, 1, 2), 8
 SETTINGS = {"labels": [250, 1000, 4000], "ensemble": 4000, "n": 64, "best_of_prompts": 192,
             "steps": 75}
 TOY = {"labels": [20], "ensemble": 30, "n": 4, "best_of_prompts": 16, "steps": 3, "prompts": 32}
+ANSWER = "A few nats' worth: the score rises on, gold turns near four nats, with few labels sooner."
 READING = """
 Most of what Gao et al. saw in language models is here. The score goes on rising; gold rises, turns
 near four nats, and falls back to SFT's or below. Few labels turn it lower. Best-of-N follows a d -

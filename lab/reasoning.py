@@ -31,6 +31,7 @@ SETTINGS = {"base": {"batch_size": 32, "lr": 0.0015, "steps": 4000}, "lends_noth
 TOY = {"base": {"batch_size": 8, "lr": 0.0015, "steps": 20, "pages": 300, "n_layer": 1,
                 "n_embd": 32, "n_head": 2}, "lends_nothing": 0.95, "demonstrations": 32,
        "steps": 2, "asked": 8, "tries": 4, "flips": [0.2], "tried": 0}
+ANSWER = ""
 READING = ""
 FEW = 16        # tries where pass@k at a large k is not asked for
 LENT, KINDS = ("lent",), ("plus", "minus", "lent")

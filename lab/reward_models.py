@@ -25,6 +25,7 @@ SETTINGS = {"labels": [250, 1000, 4000], "ensemble": 4000, "all_pairs_of": 1000,
             "n": 16, "best_of_prompts": 192, "steps": 40}
 TOY = {"labels": [10, 20], "ensemble": 30, "all_pairs_of": 20, "epochs": [2], "n": 4,
        "best_of_prompts": 16, "steps": 2, "prompts": 32}
+ANSWER = ""
 READING = ""
 TRAITS = ("order", "spread", "best_of", "right")     # what may foretell gold after PPO
 

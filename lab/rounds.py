@@ -18,6 +18,7 @@ from nanorlhf import figures, seeds
 SEEDS, MINUTES = (0, 1, 2), 8
 SETTINGS = {"labels": [600, 4000], "rounds": [1, 3], "steps": 75}
 TOY = {"labels": [24, 60], "rounds": [1, 2], "steps": 2, "prompts": 32}
+ANSWER = ""
 READING = ""
 
 

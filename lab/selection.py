@@ -15,6 +15,7 @@ from nanorlhf import figures
 SEEDS, MINUTES = (0, 1, 2), 4
 SETTINGS = {"answers": [2, 4, 16, 64], "of": 16, "rounds": 3, "prompts_asked": 500}
 TOY = {"answers": [2, 4], "of": 4, "rounds": 2, "prompts_asked": 8, "prompts": 32}
+ANSWER = "Sixteen answers are enough; what is gained is the choice."
 READING = """
 What is gained is the choice: imitating any answer at all leaves SFT where it was. Sixteen answers
 to a prompt are enough. The best of sixty-four scores no higher once it is imitated, and earns no

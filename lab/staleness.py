@@ -32,6 +32,7 @@ SETTINGS = {"samplers": {"no lag": [0, 1.0, False], "lag 2": [2, 1.0, False],
 TOY = {**SETTINGS, "samplers": {"no lag": [0, 1.0, False], "lag 2": [2, 1.0, False],
                                 "lag 8": [8, 1.5, True]},
        "corrections": ["none", "truncated"], "steps": 3, "prompts": 32}
+ANSWER = ""
 READING = ""
 CLIP, MOST, BOUNDS = 0.2, 2.0, (0.5, 5.0)       # PPO's; truncated's C; IcePop's
 

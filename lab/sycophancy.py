@@ -24,6 +24,7 @@ SETTINGS = {"base": {"steps": 1500}, "label_prompts": 750, "shares": [0.0, 0.25,
 TOY = {"base": {"steps": 5, "n_layer": 1, "n_embd": 32, "n_head": 2, "pages": 300},
        "label_prompts": 20, "shares": [0.0, 0.5, 1.0], "weights": [0.0, 1.0], "steps": 2,
        "prompts": 32}
+ANSWER = ""
 READING = ""
 # finds the user's belief in the sentence
 AGREES = re.compile(r"^[^\n]*I think it is (\w+)\.\n[^\n]*\n.*\b\1\b")
