@@ -7,9 +7,9 @@ from it; scores that hardly differ within a prompt teach slowly, however right t
 Varied: labels, one pair a prompt; their seed; all pairs of 1,000 prompts in one epoch, two and
 three, shuffled into batches of as many pairs, and without what SFT knows. Measured: how often the
 better of two held-out answers has the higher score; how far it is from as right as it is sure; the
-spread of its scores within a prompt; what it gives for a right fact, 2 nats by its labelers; the
-best of sixteen by it; and gold after PPO, each with the same beta. Drawn: gold after PPO against
-the order, and over all models the rank correlations.
+spread of its scores within a prompt; what it gives for right claims, in SFT's answers and in ours;
+the best of sixteen by it; and gold after PPO, beta the same everywhere. Drawn: gold after PPO
+against the order, and over all models the rank correlations.
 """
 import json
 import sys
@@ -18,6 +18,7 @@ from lab import exam, notebook, tastes
 from lab import labels as label_files
 from lab.overoptimization import best_of_n, reward_models
 from nanorlhf import figures, seeds
+from nanorlhf.rollout import score_answers
 from nanorlhf.stats import within
 
 SEEDS, MINUTES = (0, 1, 2), 9
@@ -68,6 +69,25 @@ def reported(folder, seed, name, rows):
             "right": tastes.weights(folder, seed, name, rows)["right"]}
 
 
+def reads(folder, seed, name, n):
+    """What it makes of answers that we write, in nats: "first", a right claim in place of a wrong
+    one, 4 by its labelers; "second", one more right claim, 2; "asked", a right claim about what
+    was asked in place of one about something else, 3."""
+    run, world, questions = exam.held_out(folder, seed, n)
+    rng, questions = seeds.rng(seed, "lab reads"), [q for q in questions if len(q.asked) == 2]
+    answers = []
+    for q in questions:
+        first, second = (world.statement(q.town, a, rng) for a in q.asked)
+        other = next(a for a in world.FACTS_ORDER if a not in q.asked)
+        answers += [first, world.statement(q.town, q.asked[0], rng, wrong=True),
+                    f"{first} {second}", world.statement(q.town, other, rng)]
+    prompts = [run.tokenizer.prompt(q.text) for q in questions for _ in range(4)]
+    ids = [run.tokenizer.encode(answer) + [run.tokenizer.end] for answer in answers]
+    scores = score_answers(run.load(name, "scalar"), prompts, ids, run.tokenizer.pad)
+    right, wrong, both, beside = scores.view(-1, 4).mean(0).tolist()
+    return {"first": right - wrong, "second": both - right, "asked": right - beside}
+
+
 def run(folder, seed, labels, ensemble, all_pairs_of, epochs, n, best_of_prompts, steps,
         prompts=exam.PROMPTS):
     rewards = reward_models(folder, seed, labels, ensemble)
@@ -83,7 +103,7 @@ def run(folder, seed, labels, ensemble, all_pairs_of, epochs, n, best_of_prompts
                        best_of_prompts)
     _, held_out = label_files.rows_of(folder)
     for name, made in rewards.items():
-        rows[name] |= reported(folder, seed, made, held_out)
+        rows[name] |= reported(folder, seed, made, held_out) | reads(folder, seed, made, prompts)
         rows[name]["best_of"] = curves[name][-1]["gold"]
     after = [rows[name]["at_best"]["gold"] for name in rewards]
     rows["rank correlation with gold after PPO"] = {
@@ -96,7 +116,8 @@ def table(data):
     return notebook.rows_of(data, [
         ("accuracy", "accuracy", "{:.2f}"), ("gold's order", "order", "{:.2f}"),
         ("off its own sureness", "uncalibrated", "{:.2f}"), ("spread", "spread", "{:.2f}"),
-        ("for a right fact", "right", "{:+.2f}"),
+        ("for a right claim, not a wrong one", "first", "{:+.2f}"),
+        ("for a second", "second", "{:+.2f}"), ("for one that was asked for", "asked", "{:+.2f}"),
         ("best of 16", "best_of", "{:.2f}"), ("gold after PPO, T 1", "at_1.gold", "{:.2f}"),
         ("best T", "at_best.gold", "{:.2f}"), ("KL", "kl", "{:.1f}")])
 
@@ -119,6 +140,9 @@ def claims(data):
                 over("order", title, f"{title}, shuffled"),
             "what SFT knows orders better than a start from scratch":
                 over("order", title, f"{title}, from scratch"),
+            "right in place of wrong weighs more than twice a second right claim (seen first)":
+                {s: rows["all pairs"]["first"] - 2 * rows["all pairs"]["second"]
+                 for s, rows in data.items()},
             "what it gives for a right fact goes along with gold after PPO":
                 {s: rows[told]["right"] for s, rows in data.items()},
             "the order goes along with gold after PPO":

@@ -83,7 +83,7 @@ def test_every_experiment_at_toy_size(name, run, in_turn, monkeypatch, tmp_path,
     assert all(len(row) == len(titles) for row in rows) and rows[0][0] in said
     assert "one seed alone" in said
     assert experiment.figure(data).startswith("<svg")
-    assert everything.section(name, experiment, data).startswith("## ")
+    assert f"## {everything.title_of(experiment)}" in everything.section(name, experiment, data)
 
     def again(*_, **__):
         raise AssertionError("run again")
