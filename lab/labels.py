@@ -5,8 +5,10 @@ said of them is a draw away, and no answer is sampled again.
 """
 import json
 import pathlib
+from collections import Counter
 from itertools import groupby
 
+from nanorlhf import worlds
 from nanorlhf.checkpoints import write_atomically
 
 
@@ -46,6 +48,32 @@ def turned(row):
 def labelled(rows, chance, rng):
     """rows with the label drawn anew: chance(row) that what is chosen now is preferred."""
     return [row if rng.random() < chance(row) else turned(row) for row in rows]
+
+
+def best_of(group):
+    """The row whose chosen answer won most of its prompt's pairs."""
+    wins = Counter(row["chosen"] for row in group)
+    return max(group, key=lambda row: wins[row["chosen"]])
+
+
+def with_mismatched(rows, world, share, rng):
+    """rows, and for this share of the prompts a pair that nobody labels: the prompt's best answer
+    before the best one to another question about the same, a group of its own."""
+    groups, about = by_prompt(rows), {}
+    for group in groups:
+        question = world.find(group[0]["prompt"])
+        about.setdefault(worlds.cluster(question), []).append((question.key, best_of(group)))
+    made = list(groups)
+    for group in rng.sample(groups, int(share * len(groups))):
+        question, best = world.find(group[0]["prompt"]), best_of(group)
+        others = [row for key, row in about[worlds.cluster(question)] if key != question.key]
+        if others:
+            other = rng.choice(others)
+            gold = world.grade(question, other["chosen"], other["chosen_finished"])["gold"]
+            made.append([{**best, "rejected_gold": gold, "certainty": 1.0, **{
+                f"rejected{part}": other[f"chosen{part}"] for part in ("", "_ids", "_finished")}}])
+    rng.shuffle(made)
+    return [row for group in made for row in group]
 
 
 def write(folder, name, rows, held_out):

@@ -5,11 +5,12 @@ batch (Ouyang et al. 2022). Razin et al. 2025: accuracy alone does not say how w
 from it; scores that hardly differ within a prompt teach slowly, however right their order is.
 
 Varied: labels, one pair a prompt; their seed; all pairs of 1,000 prompts in one epoch, two and
-three, shuffled into batches of as many pairs, and without what SFT knows. Measured: how often the
-better of two held-out answers has the higher score; how far it is from as right as it is sure; the
-spread of its scores within a prompt; what it gives for right claims, in SFT's answers and in ours;
-the best of sixteen by it; and gold after PPO, beta the same everywhere. Drawn: gold after PPO
-against the order, and over all models the rank correlations.
+three, shuffled into batches of as many pairs, and without what SFT knows; and with pairs that
+nobody labels, an answer to the question before one to another question about the same town.
+Measured: how often the better of two held-out answers has the higher score; how far it is from as
+right as it is sure; the spread of its scores within a prompt; what it gives for right claims, in
+SFT's answers and in ours; the best of sixteen by it; and gold after PPO, beta the same everywhere.
+Drawn: gold after PPO against the order, and over all models the rank correlations.
 """
 import json
 import sys
@@ -23,16 +24,17 @@ from nanorlhf.stats import within
 
 SEEDS, MINUTES = (0, 1, 2), 9
 SETTINGS = {"labels": [250, 1000, 4000], "ensemble": 4000, "all_pairs_of": 1000, "epochs": [2, 3],
-            "n": 16, "best_of_prompts": 192, "steps": 40}
-TOY = {"labels": [10, 20], "ensemble": 30, "all_pairs_of": 20, "epochs": [2], "n": 4,
-       "best_of_prompts": 16, "steps": 2, "prompts": 32}
+            "mismatched": 0.5, "n": 16, "best_of_prompts": 192, "steps": 40}
+TOY = {"labels": [10, 20], "ensemble": 30, "all_pairs_of": 20, "epochs": [2],
+       "mismatched": 0.5, "n": 4, "best_of_prompts": 16, "steps": 2, "prompts": 32}
 ANSWER = ""
 READING = ""
 TRAITS = ("order", "spread", "best_of", "right")     # what may foretell gold after PPO
 
 
-def of_all_pairs(folder, seed, prompts, epochs):
-    """Reward models of all pairs of some prompts -> {row: folder in the run}"""
+def of_all_pairs(folder, seed, prompts, epochs, mismatched):
+    """Reward models of all pairs of some prompts, and one of all pairs of all prompts, with
+    mismatched pairs for this share of them -> {row: folder in the run}"""
     train, held_out = label_files.rows_of(folder)
     rows = label_files.of_prompts(train, prompts)
     data = label_files.write(folder, "lab/rm_pairs_labels", rows, held_out)
@@ -44,6 +46,11 @@ def of_all_pairs(folder, seed, prompts, epochs):
     made = {title: ("lab/rm_pairs", {"data": data}),
             f"{title}, shuffled": ("lab/rm_shuffled", {"data": apart, "batch_size": pairs}),
             f"{title}, from scratch": ("lab/rm_scratch", {"data": data, "init": "scratch"})}
+    _, world, _ = exam.held_out(folder, seed)
+    mixed = label_files.with_mismatched(train, world, mismatched,
+                                        seeds.rng(seed, "lab mismatched"))
+    made["all pairs, mismatched ones too"] = "lab/rm_mismatched", {
+        "data": label_files.write(folder, "lab/rm_mismatched_labels", mixed, held_out)}
     for n in epochs:
         steps = n * -(-prompts // 5)
         made[f"{title}, {n} epochs"] = f"lab/rm_pairs_{n}", {"data": data, "steps": steps}
@@ -88,12 +95,12 @@ def reads(folder, seed, name, n):
     return {"first": right - wrong, "second": both - right, "asked": right - beside}
 
 
-def run(folder, seed, labels, ensemble, all_pairs_of, epochs, n, best_of_prompts, steps,
-        prompts=exam.PROMPTS):
+def run(folder, seed, labels, ensemble, all_pairs_of, epochs, mismatched, n, best_of_prompts,
+        steps, prompts=exam.PROMPTS):
     rewards = reward_models(folder, seed, labels, ensemble)
     # two of each kind of the ensembles' heads are enough
     rewards = {name: made for name, made in rewards.items() if not name.endswith("2")}
-    rewards |= of_all_pairs(folder, seed, all_pairs_of, epochs)
+    rewards |= of_all_pairs(folder, seed, all_pairs_of, epochs, mismatched)
     models = {name: (f"{made}_ppo" if made != "rm" else "lab/rm_ppo", "train_ppo",
                      {"reward": f"{folder}/{made}", "steps": steps})
               for name, made in rewards.items()}
@@ -119,7 +126,8 @@ def table(data):
         ("for a right claim, not a wrong one", "first", "{:+.2f}"),
         ("for a second", "second", "{:+.2f}"), ("for one that was asked for", "asked", "{:+.2f}"),
         ("best of 16", "best_of", "{:.2f}"), ("gold after PPO, T 1", "at_1.gold", "{:.2f}"),
-        ("best T", "at_best.gold", "{:.2f}"), ("KL", "kl", "{:.1f}")])
+        ("best T", "at_best.gold", "{:.2f}"), ("told", "at_best.told", "{:.0%}"),
+        ("KL", "kl", "{:.1f}")])
 
 
 def claims(data):
@@ -128,6 +136,7 @@ def claims(data):
 
     labels, title = SETTINGS["labels"], f"all pairs of {SETTINGS['all_pairs_of']}"
     few, many = f"{labels[0]} labels", f"{labels[-1]} labels"
+    mixed = "all pairs, mismatched ones too"
     most, told = f"{title}, {SETTINGS['epochs'][-1]} epochs", "rank correlation with gold after PPO"
     return {f"{many} order answers better than {few}": over("order", many, few),
             f"PPO earns more by {many} than by {few}": over("at_best.gold", many, few),
@@ -143,6 +152,10 @@ def claims(data):
             "right in place of wrong weighs more than twice a second right claim (seen first)":
                 {s: rows["all pairs"]["first"] - 2 * rows["all pairs"]["second"]
                  for s, rows in data.items()},
+            "with mismatched pairs it gives more for what was asked for (seen first)":
+                over("asked", mixed, "all pairs"),
+            "and PPO tells more of it (seen first)": over("at_best.told", mixed, "all pairs"),
+            "and earns more gold (seen first)": over("at_best.gold", mixed, "all pairs"),
             "what it gives for a right fact goes along with gold after PPO":
                 {s: rows[told]["right"] for s, rows in data.items()},
             "the order goes along with gold after PPO":
