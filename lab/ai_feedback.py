@@ -22,7 +22,7 @@ from nanorlhf.worlds.labelers import sigmoid
 SEEDS, MINUTES = (0, 1, 2), 10
 SETTINGS = {"sizes": [100, 1000, 10000, 50000], "gullible": 0.5, "sharpness": 2.0, "steps": 75,
             "rl_steps": 75}
-TOY = {"sizes": [40, 80], "gullible": 0.5, "sharpness": 2.0, "steps": 2, "rl_steps": 2,
+TOY = {"sizes": [20, 40, 80], "gullible": 0.5, "sharpness": 2.0, "steps": 2, "rl_steps": 2,
        "prompts": 32}
 ANSWER = ""
 READING = ""
