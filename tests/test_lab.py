@@ -193,6 +193,26 @@ def test_labels(run):
         assert [json.loads(line) for line in f] == some + held_out
 
 
+def test_mismatched_pairs(run):
+    """An answer that lost; one to another wording of the same question, or about another town; a
+    labelled pair that is gone."""
+    train, _ = labels.rows_of(run)
+    groups, world = labels.by_prompt(train), worlds.load("towns")
+    mixed = labels.with_mismatched(train, world, 0.5, seeds.rng(0, "test"))
+    new = [row for row in mixed if row not in train]
+    assert 0 < len(new) <= len(groups) // 2 and all(row in mixed for row in train)
+    won = {row["prompt"]: [labels.best_of(g)["chosen"] for g in groups
+                           if g[0]["prompt"] == row["prompt"]] for row in train}
+    for row in new:
+        asked = world.find(row["prompt"])
+        assert row["chosen"] in won[row["prompt"]]
+        others = [world.find(prompt) for prompt, answers in won.items()
+                  if row["rejected"] in answers]
+        assert any(q.town == asked.town and q.key != asked.key for q in others)
+        assert row["rejected_gold"] == world.grade(asked, row["rejected"],
+                                                   row["rejected_finished"])["gold"]
+
+
 def test_gaos_forms_are_found_again():
     """On a curve of either form that form has no error, and its peak is where the curve's is."""
     kl = np.linspace(0.1, 40, 400)
