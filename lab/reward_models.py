@@ -3,6 +3,8 @@
 The RLHF Book (first edition 7, current 5): more labels, one epoch, all pairs of a prompt in one
 batch (Ouyang et al. 2022). Razin et al. 2025: accuracy alone does not say how well a policy learns
 from it; scores that hardly differ within a prompt teach slowly, however right their order is.
+"Information-Theoretic Reward Decomposition" (2025): both answers of a pair speak to one prompt, so
+a reward model may learn to tell them apart without reading it.
 
 Varied: labels, one pair a prompt; their seed; all pairs of 1,000 prompts in one epoch, two and
 three, shuffled into batches of as many pairs, and without what SFT knows; and with pairs that
