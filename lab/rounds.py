@@ -18,8 +18,15 @@ from nanorlhf import figures, seeds
 SEEDS, MINUTES = (0, 1, 2), 8
 SETTINGS = {"labels": [600, 4000], "rounds": [1, 3], "steps": 75}
 TOY = {"labels": [24, 60], "rounds": [1, 2], "steps": 2, "prompts": 32}
-ANSWER = ""
-READING = ""
+ANSWER = "4,000 labels in rounds come out ahead in each seed, too unevenly for three to settle."
+READING = """
+Three seeds settle nothing here, though 4,000 labels in rounds come out ahead in each. At once they
+take the score highest and not gold: the policy goes furthest from SFT and falls silent, in seed 2
+down to three asked facts in ten. In rounds each reward model has also seen what the last policy
+says and leaves out, and the policy stays nearer. With 600 labels a round has 200, and rounds are
+ahead in one seed of three. Seven times as many labels at once buy nothing that is certain: the
+order is better and the policy goes further with it.
+"""
 
 
 def label(folder, seed, name, init, n):
