@@ -19,7 +19,7 @@ from nanorlhf import figures, seeds
 SEEDS, MINUTES = (0, 1, 2), 8
 SETTINGS = {"flips": [0.0, 0.1, 0.2, 0.4], "wrong": [0.1, 0.4], "of": 0.2, "steps": 75}
 TOY = {"flips": [0.0, 0.4], "wrong": [], "of": 0.4, "steps": 2, "prompts": 32}
-ANSWER = "One in ten costs nothing, four more than half; robust DPO bears them best, cDPO worst."
+ANSWER = "One in ten costs nothing, four more than half; robust DPO is ahead there, cDPO behind."
 READING = """
 One turned label in ten, on top of those that people get wrong, costs next to nothing at the best
 temperature. Four in ten cost more than half of what DPO gains. Robust DPO, told the share, then has
