@@ -16,7 +16,7 @@ from lab import exam, notebook
 from lab import labels as label_files
 from nanorlhf import figures, seeds
 
-SEEDS, MINUTES = (0, 1, 2), 8
+SEEDS, MINUTES = (0, 1, 2), 9
 SETTINGS = {"flips": [0.0, 0.1, 0.2, 0.4], "wrong": [0.1, 0.4], "of": 0.2, "steps": 75}
 TOY = {"flips": [0.0, 0.4], "wrong": [], "of": 0.4, "steps": 2, "prompts": 32}
 ANSWER = "One in ten costs nothing, four more than half; robust DPO is ahead there, cDPO behind."

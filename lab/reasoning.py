@@ -24,7 +24,7 @@ from nanorlhf.logprobs import masked_logprobs
 from nanorlhf.rollout import answer_texts, generate_in_batches
 from nanorlhf.stats import pass_at_k
 
-SEEDS, MINUTES = (0, 1, 2), 14
+SEEDS, MINUTES = (0, 1, 2), 10
 SETTINGS = {"base": {"batch_size": 32, "lr": 0.0015, "steps": 4000}, "lends_nothing": 0.95,
             "demonstrations": 3000, "steps": 60, "asked": 64, "tries": 256,
             "flips": [0.2, 0.4], "tried": 1024}

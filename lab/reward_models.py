@@ -24,13 +24,28 @@ from nanorlhf import figures, seeds
 from nanorlhf.rollout import score_answers
 from nanorlhf.stats import within
 
-SEEDS, MINUTES = (0, 1, 2), 9
+SEEDS, MINUTES = (0, 1, 2), 13
 SETTINGS = {"labels": [250, 1000, 4000], "ensemble": 4000, "all_pairs_of": 1000, "epochs": [2, 3],
             "mismatched": 0.5, "n": 16, "best_of_prompts": 192, "steps": 40}
 TOY = {"labels": [10, 20], "ensemble": 30, "all_pairs_of": 20, "epochs": [2],
        "mismatched": 0.5, "n": 4, "best_of_prompts": 16, "steps": 2, "prompts": 32}
-ANSWER = ""
-READING = ""
+ANSWER = (
+    "One that orders answers as people do, and reads the question: labels alone do not teach that.")
+READING = """
+Order is what a teacher needs. Over fourteen reward models it goes along with gold after PPO in each
+seed, more than the spread of scores does; three seeds do not settle that it is more. All pairs of a
+thousand prompts order better than one pair of each. Ouyang et al.'s batches of one prompt are not
+better here than shuffled ones, and a second epoch does no harm. What a reward model knows of truth
+SFT knew: from scratch it learns none of it. The surprise is what they read. For a right claim in
+place of a wrong one all pairs give 2.7 nats, where labelers give 4; for a second right claim next
+to nothing, where labelers give 2; and for one about what was asked no more than for one about
+something else, where labelers give 3. They average over claims, and do not read the question: both
+answers of a pair speak to the same one. So PPO need not tell more than one thing, and falls silent.
+Pairs that nobody labels mend it, for every second prompt the best answer before one to another
+question about the town. A second claim is worth 2.3 nats then, held-out answers are ordered as well
+as before, and PPO tells as much as SFT in each seed, and has more gold in each, by too little for
+three to settle.
+"""
 TRAITS = ("order", "spread", "best_of", "right")     # what may foretell gold after PPO
 
 
@@ -154,7 +169,9 @@ def claims(data):
             "right in place of wrong weighs more than twice a second right claim (seen first)":
                 {s: rows["all pairs"]["first"] - 2 * rows["all pairs"]["second"]
                  for s, rows in data.items()},
-            "with mismatched pairs it gives more for what was asked for (seen first)":
+            "with mismatched pairs it gives more for a second right claim (seen first)":
+                over("second", mixed, "all pairs"),
+            "and for what was asked for (seen first)":
                 over("asked", mixed, "all pairs"),
             "and PPO tells more of it (seen first)": over("at_best.told", mixed, "all pairs"),
             "and earns more gold (seen first)": over("at_best.gold", mixed, "all pairs"),

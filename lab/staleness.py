@@ -23,7 +23,7 @@ from nanorlhf.functional import aggregate, kl_estimate, masked_mean, masked_sum
 from nanorlhf.logprobs import masked_logprobs
 from nanorlhf.policy_losses import clipped_loss, ratios
 
-SEEDS, MINUTES = (0, 1, 2), 9
+SEEDS, MINUTES = (0, 1, 2), 10
 # each sampler: by how many batches it lags, its temperature, whether its weights are coarse
 SETTINGS = {"samplers": {"no lag": [0, 1.0, False], "lag 2": [2, 1.0, False],
                          "lag 8": [8, 1.0, False], "temperature 1.5": [0, 1.5, False],
