@@ -5,6 +5,7 @@ matplotlib is an extra that nothing that trains imports: pip install matplotlib.
 """
 import io
 import re
+from itertools import product
 
 import numpy as np
 
@@ -132,23 +133,25 @@ def plane(title, x_name, y_name, points, paths=()):
     """points: {name: (x, y)}, each with its name beside it; paths: {name: (xs, ys)}, ways there
     -> svg"""
     figure, axes = panel(title, x_name, y_name)
+    from matplotlib.transforms import Bbox
     for i, (name, (x, y)) in enumerate(dict(paths).items()):
         axes.plot(x, y, color=COLOURS[i % len(COLOURS)], linewidth=1, alpha=0.7, label=name)
     for x, y in points.values():
         axes.plot([x], [y], "o", color=INK, markersize=4)
     axes.margins(0.12)
     figure.canvas.draw()
-    taken = []
-    # from the top down: a name that would lie on another is moved below it
+    # no name lies on another or on a point: the first free place beside its own
+    taken = [Bbox.from_bounds(x - 2, y - 2, 4, 4)
+             for x, y in axes.transData.transform(list(points.values()) or np.empty((0, 2)))]
     for name, point in sorted(points.items(), key=lambda item: -item[1][1]):
-        left, bottom = axes.transData.transform(point)
-        right, bottom = left + 6.5 * len(name), bottom + 5
-        for other_left, other_right, other_bottom in taken:
-            if left < other_right and other_left < right and abs(bottom - other_bottom) < 12:
-                bottom = other_bottom - 12
-        taken.append((left, right, bottom))
-        axes.annotate(name, axes.transData.inverted().transform((left + 6, bottom)), fontsize=8,
-                      annotation_clip=False)
+        text = axes.annotate(name, point, xytext=(5, 0), textcoords="offset points", fontsize=8,
+                             annotation_clip=False)
+        for up, side in product((-3, 4, -10, 14, -20, 24, -30), ("left", "right")):
+            text.set(ha=side)
+            text.xyann = 5 if side == "left" else -5, up
+            if not any(text.get_window_extent().overlaps(other) for other in taken):
+                break
+        taken.append(text.get_window_extent())
     if paths:
         legend_below(axes)
     return svg(figure)
