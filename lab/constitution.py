@@ -15,12 +15,22 @@ from lab import exam, labels, notebook, tastes
 from nanorlhf import figures, judge, seeds, worlds
 from nanorlhf.rollout import generate_in_batches
 
-SEEDS, MINUTES = (0, 1, 2), 8
+SEEDS, MINUTES = (0, 1, 2), 5
 SETTINGS = {"questions": 1500, "rounds": 4, "steps": 100, "rl_steps": 75, "left_out": [
     "true", "to the point", "not pasted", "said once", "polite", "ends"]}
 TOY = {"questions": 16, "rounds": 1, "steps": 2, "rl_steps": 2, "left_out": ["true"], "prompts": 32}
-ANSWER = ""
-READING = ""
+ANSWER = "Most of what PPO gains by people's labels; RL on the judge's labels loses some of it."
+READING = """
+Without a single label SFT on revisions gains 0.72 of gold, each at its best temperature, where PPO
+on people's labels gains 0.99. The question of truth and "to the point" take away what they name:
+without the one as much is wrong as in SFT, without the other there is five times the filler. That
+an answer must end changes nothing, since SFT's answers do. At temperature 1 revisions are ahead of
+the best of as many whole answers in each seed; at the best temperature three seeds do not settle
+it, since cooling makes up for the choice. RL on the judge's preferences loses gold in each seed. It
+goes more than twice as far from SFT as PPO on people's labels at the same price of KL; it is right
+more often, tells less, and rambles as much as SFT. The likeliest reason: labels that never waver
+make larger scores, so the same price holds less.
+"""
 
 
 def first_bad(principles, judged):
