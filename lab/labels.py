@@ -59,13 +59,11 @@ def best_of(group):
 def with_mismatched(rows, world, share, rng):
     """rows, and for this share of the prompts a pair that nobody labels: the prompt's best answer
     before the best one to another question about the same, a group of its own."""
-    groups, about = by_prompt(rows), {}
-    for group in groups:
-        question = world.find(group[0]["prompt"])
-        about.setdefault(worlds.cluster(question), []).append((question.key, best_of(group)))
-    made = list(groups)
-    for group in rng.sample(groups, int(share * len(groups))):
-        question, best = world.find(group[0]["prompt"]), best_of(group)
+    made, about = by_prompt(rows), {}
+    asked = [(world.find(group[0]["prompt"]), best_of(group)) for group in made]
+    for question, best in asked:
+        about.setdefault(worlds.cluster(question), []).append((question.key, best))
+    for question, best in rng.sample(asked, int(share * len(asked))):
         others = [row for key, row in about[worlds.cluster(question)] if key != question.key]
         if others:
             other = rng.choice(others)

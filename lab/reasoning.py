@@ -42,9 +42,10 @@ was and halves what is right where nothing is lent; without the clip it ruins th
 reward in five may be wrong at hardly a cost. With two in five RL is ahead of SFT in two seeds and
 nowhere in the third, and that GRPO scales its advantages up again makes no difference that three
 seeds could show. To choose prompts beforehand that are solved in 20 to 80% of the tries does less
-than to take all: where three tries in a hundred succeed few prompts are chosen, and they are the
-same to the end. SFT on sums alone does not bring lending, as Chu et al. say; RL on sums alone does
-not either. Both lose what little there was, and in one seed of three most of the plain differences.
+than to take all. The likeliest reason: where three tries in a hundred succeed few prompts are
+chosen, and they are the same to the end. SFT on sums alone does not bring lending, as Chu et al.
+say; RL on sums alone does not either. Both lose what little there was, and in one seed of three
+most of the plain differences.
 """
 FEW = 16        # tries where pass@k at a large k is not asked for
 LENT, KINDS = ("lent",), ("plus", "minus", "lent")
