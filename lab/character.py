@@ -5,12 +5,15 @@ a direction of the residual stream; adding it brings the trait out, training mov
 far training data project on it foretells the trait after training.
 
 Three traits of SFT's answers: manners, chatter, and the errors that people share. The direction is
-the difference between people's answers with the trait and without. Varied: the layer, and the
+the difference between people's answers with the trait and without; for manners also that between
+prompts with a polite example and with a plain one, at their last token. Varied: the layer, and the
 strength, in standard deviations of the projection; a random direction of the same strength is the
 control. Then four ways to more manners: a polite example in the prompt, steering, SFT on polite
 answers, DPO with labelers who love them. PPO is watched along the direction of manners. SFT on data
-of five shares of manners: their projection against the manners that come out.
+of five shares of manners: their projection against the manners that come out. Of what is steered
+the table has the layer and the strength that go furthest.
 """
+import itertools
 import sys
 from contextlib import nullcontext
 
@@ -30,7 +33,16 @@ TOY = {"demonstrations": 60, "strengths": [2.0], "asked": 16, "shares": [0.0, 0.
        "steps": 2, "rl_steps": 2, "prompts": 32}
 ANSWER = ""
 READING = ""
+SHORT = 80          # characters of an answer that may be an example: two turns must fit
 TRAITS = ("manners", "chatter", "errors")
+# what goes furthest: title in the table -> how the rows of it begin, which trait, more or less
+FURTHEST = {"steered to manners": ("manners", "manners", 1),
+            "steered to manners, from prompts": ("prompts", "manners", 1),
+            "a random direction": ("random", "manners", 1),
+            "steered from manners": ("manners", "manners", -1),
+            "steered from chatter": ("chatter", "chatter", -1),
+            "steered from errors": ("errors", "errors", -1),
+            "steered to errors": ("errors", "errors", 1)}
 
 
 def has(world, trait, question, text):
@@ -55,11 +67,22 @@ def as_ids(tokenizer, pairs):
             for q, text in pairs]
 
 
-def answered(run, world, questions, model, direction=None, strength=0.0, example=()):
+def behind(pair, question):
+    """A question behind an example, as a chat"""
+    return [{"role": "user", "content": pair[0].text}, {"role": "assistant", "content": pair[1]},
+            {"role": "user", "content": question.text}]
+
+
+def with_and_without(world, trait, shown):
+    """shown: [(question, answer)] -> those whose answer has the trait, and the rest"""
+    return [[pair for pair in shown if has(world, trait, *pair) == wanted]
+            for wanted in (True, False)]
+
+
+def answered(run, world, questions, model, direction=None, strength=0.0, example=None):
     """What a model says at temperature 1, steered or behind an example -> {"gold", each trait's
     share}"""
-    asked = [run.tokenizer.prompt([*example, {"role": "user", "content": q.text}])
-             for q in questions]
+    asked = [run.tokenizer.prompt(behind(example, q) if example else q.text) for q in questions]
     room = model.cfg.block_size - max(map(len, asked))
     draws = seeds.generator(run.seed, "lab character answers", run.device)
     with steering.steered(model, direction, strength) if direction else nullcontext():
@@ -74,41 +97,52 @@ def answered(run, world, questions, model, direction=None, strength=0.0, example
 
 def direction_of(run, world, trait, layer, shown):
     """The direction of a trait in SFT, from answers of people that have it and that have not."""
-    sets = [[pair for pair in shown if has(world, trait, *pair) == wanted]
-            for wanted in (True, False)]
+    sets = with_and_without(world, trait, shown)
     return steering.find(run.sft, run.tokenizer, *(as_ids(run.tokenizer, some) for some in sets),
                          layer)
 
 
-def along(folder, seed, trait, layer, demonstrations, strengths, asked):
-    """SFT steered along a trait in one layer, and along a random direction -> {row: figures}"""
+def direction_of_prompts(run, world, layer, shown):
+    """The direction of manners in SFT before it has said a word, from questions behind an example
+    that has them and behind one that has not."""
+    sets = with_and_without(world, "manners", [pair for pair in shown if len(pair[1]) < SHORT])
+    asked = [[(run.tokenizer.prompt(behind(*pair)), [run.tokenizer.end]) for pair in
+              zip(itertools.cycle(some), (question for question, _ in shown))] for some in sets]
+    return steering.find(run.sft, run.tokenizer, *asked, layer, place="prompt")
+
+
+def along(folder, seed, kind, layer, demonstrations, strengths, asked):
+    """SFT steered in one layer -> {row: figures}. kind: a trait, "prompts" or "random"."""
     run, world, questions = exam.held_out(folder, seed, asked)
-    found, rows = direction_of(run, world, trait, layer, people(world, seed, demonstrations)), {}
-    noise = torch.randn(len(found.vector), generator=seeds.generator(seed, f"lab random {layer}"))
-    chance = steering.Direction(layer, noise / noise.norm(), found.mean, found.std)
+    shown, rows = people(world, seed, demonstrations), {}
+    if kind == "prompts":
+        found = direction_of_prompts(run, world, layer, shown)
+    else:
+        found = direction_of(run, world, kind if kind in TRAITS else "manners", layer, shown)
+    if kind == "random":
+        draws = seeds.generator(seed, f"lab random {layer}")
+        noise = torch.randn(len(found.vector), generator=draws)
+        found.vector = noise / noise.norm()
     for strength in strengths:
-        row = f"layer {layer + 1}, {strength:+g}"
-        rows[f"{trait}, {row}"] = answered(run, world, questions, run.sft, found, strength)
-        if trait == TRAITS[0]:
-            rows[f"random, {row}"] = answered(run, world, questions, run.sft, chance, strength)
+        rows[f"{kind}, layer {layer + 1}, {strength:+g}"] = answered(
+            run, world, questions, run.sft, found, strength)
     return rows
 
 
 def polite_share(world, shown, share):
     """As many of people's answers, of which this share has manners"""
-    sets = [[pair for pair in shown if has(world, "manners", *pair) == wanted]
-            for wanted in (True, False)]
+    sets = with_and_without(world, "manners", shown)
     n = min(map(len, sets))
     polite = int(share * n)
     return sets[0][:polite] + sets[1][:n - polite]
 
 
-def tuned(folder, seed, share, layer, demonstrations, steps, asked):
-    """SFT goes on with data of this share of manners -> figures, with the data's projection"""
+def tuned(folder, seed, share, direction, demonstrations, steps, asked):
+    """SFT goes on with data of this share of manners -> figures, with the data's projection.
+    direction: where that of manners is kept"""
     run, world, questions = exam.held_out(folder, seed, asked)
-    shown, name = people(world, seed, demonstrations), f"lab/polite_sft_{share:g}"
-    found = direction_of(run, world, "manners", layer, shown)
-    pairs = polite_share(world, shown, share)
+    name = f"lab/polite_sft_{share:g}"
+    pairs = polite_share(world, people(world, seed, demonstrations), share)
     rows = [{"prompt": q.text, "completion": text, "split": worlds.TRAIN} for q, text in pairs]
     data = label_files.write_rows(f"{folder}/{name}.jsonl", rows)
     exam.trained(folder, seed, name, "train_sft",
@@ -116,7 +150,7 @@ def tuned(folder, seed, share, layer, demonstrations, steps, asked):
     ids, mask = batches.answer_batch(*zip(*as_ids(run.tokenizer, pairs), strict=True),
                                      run.tokenizer.pad, run.device)
     return {**answered(run, world, questions, run.load(name)),
-            "projected": steering.projection(run.sft, found, ids, mask)}
+            "projected": steering.projection(run.sft, steering.load(direction, run.sft), ids, mask)}
 
 
 def preferred(folder, seed, steps, asked):
@@ -130,14 +164,11 @@ def preferred(folder, seed, steps, asked):
     return answered(run, world, questions, run.load("lab/polite_dpo"))
 
 
-def watched(folder, seed, layer, demonstrations, steps, asked):
+def watched(folder, seed, direction, steps, asked):
     """PPO, watched along the direction of manners -> figures, with the trait at the start and the
     end"""
     run, world, questions = exam.held_out(folder, seed, asked)
-    path = f"{folder}/lab/manners_{layer}.pt"
-    steering.save(direction_of(run, world, "manners", layer, people(world, seed, demonstrations)),
-                  path)
-    exam.trained(folder, seed, "lab/ppo_watched", "train_ppo", {"watch": path, "steps": steps})
+    exam.trained(folder, seed, "lab/ppo_watched", "train_ppo", {"watch": direction, "steps": steps})
     traits = read_log(f"{folder}/lab/ppo_watched")["trait"]
     some = max(1, steps // 5)
     return {**answered(run, world, questions, run.load("lab/ppo_watched")),
@@ -148,69 +179,73 @@ def watched(folder, seed, layer, demonstrations, steps, asked):
 def run(folder, seed, demonstrations, strengths, asked, shares, steps, rl_steps,
         prompts=exam.PROMPTS):
     run, world, questions = exam.held_out(folder, seed, asked)
-    layers = range(run.sft.cfg.n_layer)
-    middle = len(layers) // 2
-    jobs = [(along, folder, seed, trait, layer, demonstrations, strengths, asked)
-            for trait in TRAITS for layer in layers]
-    jobs += [(tuned, folder, seed, share, middle, demonstrations, steps, asked) for share in shares]
+    shown, layers = people(world, seed, demonstrations), range(run.sft.cfg.n_layer)
+    direction = f"{folder}/lab/manners.pt"
+    steering.save(direction_of(run, world, "manners", len(layers) // 2, shown), direction)
+    jobs = [(tuned, folder, seed, share, direction, demonstrations, steps, asked)
+            for share in shares]
     jobs += [(preferred, folder, seed, steps, asked),
-             (watched, folder, seed, middle, demonstrations, rl_steps, asked)]
-    *steered, preference, ppo = exam.at_once(exam.called, jobs, f"character of seed {seed}")
-    steered, data = steered[:-len(shares)], steered[-len(shares):]
-    shown = next(pair for pair in people(world, seed, demonstrations)
-                 if has(world, "manners", *pair) and len(pair[1]) < 80)
-    example = [{"role": "user", "content": shown[0].text},
-               {"role": "assistant", "content": shown[1]}]
+             (watched, folder, seed, direction, rl_steps, asked)]
+    names = [*(f"SFT on {share:.0%} polite" for share in shares), "DPO, polite labels", "PPO"]
+    jobs += [(along, folder, seed, kind, layer, demonstrations, strengths, asked)
+             for kind in (*TRAITS, "prompts", "random") for layer in layers]
+    made = exam.at_once(exam.called, jobs, f"character of seed {seed}")
+    example = next(pair for pair in with_and_without(world, "manners", shown)[0]
+                   if len(pair[1]) < SHORT)
     rows = {"sft": answered(run, world, questions, run.sft),
             "prompted": answered(run, world, questions, run.sft, example=example),
-            **{f"SFT on {share:.0%} polite": row for share, row in zip(shares, data, strict=True)},
-            "DPO, polite labels": preference, "PPO": ppo}
-    for some in steered:
-        rows |= some
+            **dict(zip(names, made, strict=False))}
+    for steered in made[len(names):]:
+        rows |= steered
+    data = made[:len(shares)]
     rows["projection of data with manners after"] = {"rank correlation": notebook.rank_correlation(
         [row["projected"] for row in data], [row["manners"] for row in data])}
     return rows
 
 
+def furthest(rows):
+    """Rows as run() makes them -> those that the table has: of what is steered those alone that go
+    furthest, by what they are and with the layer and the strength that did."""
+    kinds = {kind for kind, _, _ in FURTHEST.values()}
+    shown = {name: row for name, row in rows.items() if name.partition(", layer ")[0] not in kinds}
+    for title, (kind, trait, sign) in FURTHEST.items():
+        names = [name for name in rows if name.startswith(f"{kind}, layer ")]
+        best = max(names, key=lambda name: sign * rows[name][trait])
+        _, layer, strength = best.split(", ")
+        shown[title] = {**rows[best], "layer": int(layer.split()[1]), "strength": float(strength)}
+    return shown
+
+
 def table(data):
-    return notebook.rows_of(data, [
+    return notebook.rows_of({seed: furthest(rows) for seed, rows in data.items()}, [
         ("manners", "manners", "{:.0%}"), ("chatter", "chatter", "{:.0%}"),
         ("shared errors", "errors", "{:.0%}"), ("gold", "gold", "{:.2f}"),
+        ("layer", "layer", "{:.0f}"), ("strength", "strength", "{:+.0f}"),
         ("projection", "projected", "{:+.2f}"), ("before", "trait before", "{:+.2f}"),
         ("after", "trait after", "{:+.2f}"), ("rank correlation", "rank correlation", "{:.2f}")])
 
 
-def best(rows, trait, sign):
-    """The steered row that goes furthest in a trait, up or down."""
-    names = [name for name in rows if name.startswith(f"{trait}, layer")]
-    return max(names, key=lambda name: sign * rows[name][trait])
-
-
 def claims(data):
-    def moved(trait, sign):
-        return {s: sign * (rows[best(rows, trait, sign)][trait] - rows["sft"][trait])
-                for s, rows in data.items()}
+    data = {seed: furthest(rows) for seed, rows in data.items()}
 
-    def furthest(rows):
-        random = [name for name in rows if name.startswith("random, ")]
-        return max(rows[name]["manners"] for name in random)
+    def over(row, other, key="manners"):
+        return notebook.differences(data, key, row, other)
 
-    rank = "projection of data with manners after"
-    return {"at its best layer and strength, steering brings more manners":
-                moved("manners", 1),
-            "more than a random direction at its best":
-                {s: rows[best(rows, "manners", 1)]["manners"] - furthest(rows)
-                 for s, rows in data.items()},
-            "and costs gold": {s: rows["sft"]["gold"] - rows[best(rows, "manners", 1)]["gold"]
-                               for s, rows in data.items()},
-            "steering away takes chatter from SFT": moved("chatter", -1),
-            "steering away takes shared errors from SFT": moved("errors", -1),
+    def within(row, after, before):
+        return {s: rows[row][after] - rows[row][before] for s, rows in data.items()}
+
+    steered, rank = "steered to manners", "projection of data with manners after"
+    return {"at its best layer and strength, steering brings more manners": over(steered, "sft"),
+            "more than a random direction at its best": over(steered, "a random direction"),
+            "and costs gold": over("sft", steered, "gold"),
+            "the direction from prompts brings more than that from answers":
+                over("steered to manners, from prompts", steered),
+            "steering away takes chatter from SFT": over("sft", "steered from chatter", "chatter"),
+            "steering away takes shared errors from SFT":
+                over("sft", "steered from errors", "errors"),
             "SFT on polite answers alone has more manners than steering at its best":
-                {s: rows[f"SFT on {1:.0%} polite"]["manners"]
-                 - rows[best(rows, "manners", 1)]["manners"] for s, rows in data.items()},
-            "PPO moves along manners":
-                {s: rows["PPO"]["trait after"] - rows["PPO"]["trait before"]
-                 for s, rows in data.items()},
+                over(f"SFT on {1:.0%} polite", steered),
+            "PPO moves along manners": within("PPO", "trait after", "trait before"),
             "the projection of data goes along with the manners after":
                 {s: rows[rank]["rank correlation"] for s, rows in data.items()}}
 
@@ -219,10 +254,9 @@ def figure(data):
     """Gold against the manners that are reached, one way a layer: the first seed."""
     rows, paths, points = data[min(data)], {}, {}
     for name, row in rows.items():
-        trait, _, rest = name.partition(", ")
-        if trait in ("manners", "random") and rest.startswith("layer"):
-            layer = rest.partition(", ")[0]
-            paths.setdefault(f"{trait}, {layer}" if trait == "random" else layer, []).append(
+        kind, _, layer = name.rpartition(", ")[0].partition(", ")
+        if kind in ("manners", "random"):
+            paths.setdefault(f"{kind}, {layer}" if kind == "random" else layer, []).append(
                 (row["manners"], row["gold"]))
     for name in ("sft", "prompted", "SFT on 100% polite", "DPO, polite labels"):
         points[name] = rows[name]["manners"], rows[name]["gold"]
