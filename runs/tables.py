@@ -275,7 +275,6 @@ TABLES = {
     "towns": (towns, "towns"),
     "by_temperature": (by_temperature, "towns"),
     "never_judged": (never_judged, "towns"),
-    "control": (never_judged, "control"),
     "variants": (variants, "variants"),
     "reward_models": (reward_models, "reward_models"),
     "sums": (sums, "sums"),
