@@ -43,7 +43,7 @@ WORTH = {"correct": 1.0, "format": 0.1}
 # web has fewer of both, and now and then no working: with as many, a base model takes far longer to
 # find out how columns are added, and would not know how to lend.
 P_SLIP, P_SLIP_ON_THE_WEB, P_BARE = 0.25, 0.2, 0.15
-P_COMMON, P_COMMON_ON_THE_WEB = 0.7, 0.25
+P_COMMON, P_COMMON_ON_THE_WEB = 0.8, 0.25
 P_MARKED = 0.5          # share of the pages that are marked homework
 CROSS, TICK = "x", "v"  # behind what is wrong there, and behind what is right
 
