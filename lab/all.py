@@ -10,8 +10,8 @@ import os
 import sys
 import textwrap
 
-from lab import notebook
-from nanorlhf import figures, settings
+from lab import exam, notebook
+from nanorlhf import InputError, figures, settings
 from nanorlhf.checkpoints import write_atomically
 from runs.compare import recipe
 
@@ -87,6 +87,15 @@ def made():
     return {PAGE: text, **files}
 
 
+def make_run(folder, seed):
+    """make demo for this seed, where a model is missing that experiments start from."""
+    try:
+        exam.check_run(folder, seed)
+    except InputError:
+        os.makedirs(os.path.dirname(folder) or ".", exist_ok=True)
+        recipe("demo", folder, seed)
+
+
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -99,9 +108,7 @@ def main(argv=None):
         experiments = [importlib.import_module(f"lab.{name}") for name in EXPERIMENTS]
         for seed in sorted({seed for e in experiments for seed in e.SEEDS}):
             if any(seed not in notebook.read(e) for e in experiments if seed in e.SEEDS):
-                folder = notebook.run_of(args.runs, seed)
-                os.makedirs(os.path.dirname(folder) or ".", exist_ok=True)
-                recipe("demo", folder, seed)
+                make_run(notebook.run_of(args.runs, seed), seed)
         for experiment in experiments:
             notebook.main(experiment, ["--runs", args.runs])
             print()
