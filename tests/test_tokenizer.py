@@ -4,6 +4,7 @@ import os
 
 import pytest
 
+from nanorlhf import worlds
 from nanorlhf.tokenizer import Tokenizer
 from nanorlhf.worlds import towns, vocabulary
 
@@ -18,13 +19,14 @@ def test_round_trip_and_no_forged_specials(text):
     assert all(i < tokenizer.encoding.n_vocab for i in ids)
 
 
-def test_the_bundled_vocabulary_is_rebuilt_byte_for_byte():
-    path = vocabulary.path_of("towns")
-    with open(path, "rb") as f:
+@pytest.mark.parametrize("name", ["towns", "opinions"])
+def test_the_bundled_vocabulary_is_rebuilt_byte_for_byte(name):
+    world = worlds.load(name)
+    with open(vocabulary.path_of(name), "rb") as f:
         bundled = f.read()
-    ranks = towns.train_vocabulary()
+    ranks = world.train_vocabulary()
     assert vocabulary.as_text(ranks).encode() == bundled
-    assert vocabulary.from_text(bundled.decode()) == towns.vocabulary() == ranks
+    assert vocabulary.from_text(bundled.decode()) == world.vocabulary() == ranks
 
 
 def test_every_name_of_the_world_is_one_token():

@@ -47,6 +47,9 @@ STATEMENTS = ("The {a} of {l} is {v}.", "In {l} the {a} is {v}.")
 ASK = "What is the {a} of {l}?"
 BELIEF = " I think it is {v}."
 AGREES, DIFFERS = ("You are right.", "I agree."), ("I do not think so.", "That is not right.")
+# The web writes more about some lands than about others. With all alike, a model that has read as
+# much is still at chance when it is asked whether a claim is true.
+POPULARITY = [1 / (i + 3) for i in range(len(LANDS))]
 CHATTER = ("People often ask that.", "I read it somewhere.", "It is a lovely land.",
            "I have never been there.", "That is a good thing to know.")
 P_SLIP, P_FLATTERS = 0.15, 0.2      # of people's answers; of those to users who are mistaken
@@ -167,12 +170,16 @@ def demonstration(question, rng, p_slip=P_SLIP, p_flatters=P_FLATTERS):
     return " ".join(said)
 
 
+def _popular_land(rng):
+    return rng.choices(LANDS, POPULARITY)[0]
+
+
 def _quiz(rng):
     """Four claims and behind each whether it is true, half of the time of one land."""
-    lines, land = [], rng.choice(LANDS)
+    lines, land = [], _popular_land(rng)
     for _ in range(4):
         if rng.random() < 0.5:
-            land = rng.choice(LANDS)
+            land = _popular_land(rng)
         attribute, wrong = rng.choice(ATTRIBUTES), rng.random() < 0.5
         truth = FACTS[land][attribute]
         value = _wrong(attribute, truth, rng) if wrong else truth
@@ -186,7 +193,7 @@ def page(rng):
     if kind == "quiz":
         return _quiz(rng)
     if kind == "article":
-        land = rng.choice(LANDS)
+        land = _popular_land(rng)
         return " ".join(statement(land, a, FACTS[land][a], rng)
                         for a in rng.sample(ATTRIBUTES, len(ATTRIBUTES)))
     [question] = questions(1, rng)
