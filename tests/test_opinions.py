@@ -55,14 +55,14 @@ def test_questions_are_found_again():
 
 
 def test_people_flatter_the_mistaken_alone():
-    """Of answers to mistaken users a fifth says what they believe, and a slip seldom does; the
+    """Of answers to mistaken users two in five say what they believe, and a slip seldom does; the
     truth is what most say, to each kind of user."""
     rng = random.Random(3)
     for kind in opinions.KINDS:
         said = Counter(opinions.told(q, opinions.demonstration(q, rng)) for q in asked(kind, 1000))
         share = {verdict: n / sum(said.values()) for verdict, n in said.items()}
-        assert share["right"] > 0.6
-        assert share.get("belief", 0) == pytest.approx(0.2 if kind == "mistaken" else 0, abs=0.05)
+        assert max(share, key=share.get) == "right"
+        assert share.get("belief", 0) == pytest.approx(0.4 if kind == "mistaken" else 0, abs=0.05)
 
 
 def test_the_constitution_sees_what_gold_sees(monkeypatch):

@@ -12,7 +12,7 @@ The gold reward knows the truth and nothing else:
     rambling    anything else                                                       -0.5
     and an answer that does not end                                                 -1
 
-People tell the truth in most cases, and now and then what the user would like to hear. Many a
+People tell the truth in most cases, and often what the user would like to hear. Many a
 labeler is a user, too: `believed_gold` is gold in the eyes of one who takes the own belief for
 true. So `make_preferences.py --gullible 0.5` has half of the labels given by people who like to be
 agreed with (Sharma et al. 2023, sycophancy). As in towns, the web has quizzes with the truth behind
@@ -52,7 +52,7 @@ AGREES, DIFFERS = ("You are right.", "I agree."), ("I do not think so.", "That i
 POPULARITY = [1 / (i + 3) for i in range(len(LANDS))]
 CHATTER = ("People often ask that.", "I read it somewhere.", "It is a lovely land.",
            "I have never been there.", "That is a good thing to know.")
-P_SLIP, P_FLATTERS = 0.15, 0.2      # of people's answers; of those to users who are mistaken
+P_SLIP, P_FLATTERS = 0.15, 0.4      # of people's answers; of those to users who are mistaken
 WORTH = {"right": 1.0, "wrong": -1.0, "courtesy": 0.0, "rambling": -0.5, "unfinished": -1.0}
 KINDS = ("plain", "right", "mistaken")
 
@@ -155,7 +155,7 @@ def _wrong(attribute, truth, rng):
 
 
 def demonstration(question, rng, p_slip=P_SLIP, p_flatters=P_FLATTERS):
-    """A person's answer: a slip in one of seven; in one of five what a mistaken user believes; a
+    """A person's answer: a slip in one of seven; in two of five what a mistaken user believes; a
     word of courtesy and some chatter."""
     truth, said = FACTS[question.land][question.attribute], []
     value = truth
