@@ -23,14 +23,27 @@ from nanorlhf.logprobs import masked_logprobs
 from nanorlhf.rollout import answer_texts, generate
 from nanorlhf.stats import average
 
-SEEDS, MINUTES = (0, 1, 2), 8
+SEEDS, MINUTES = (0, 1, 2), 4
 SETTINGS = {"base": {"batch_size": 32, "lr": 0.0015, "steps": 1500}, "demonstrations": 3000,
             "steps": 80, "beta": 0.01}
 TOY = {"base": {"batch_size": 8, "lr": 0.0015, "steps": 5, "pages": 300, "n_layer": 1,
                 "n_embd": 32, "n_head": 2}, "demonstrations": 32, "steps": 2, "beta": 0.01,
        "prompts": 32}
-ANSWER = ""
-READING = ""
+ANSWER = (
+    "RL learns to call where nothing else helps; to mask what the tool wrote changes nothing here.")
+READING = """
+People call for one hard product in ten, and so does SFT, though its base called for half of them.
+RL learns to call in 80 steps: for 99% of the hard products, of which 97% are then right and 11%
+were. For easy ones it ends on one side or the other. Where a call costs half of what is earned it
+makes none, and where calls are free it always calls; at a tenth two seeds make next to none, and
+one always calls. To call would pay in all three: a call earns 0.9, and what they know by heart is
+right in 53 to 69%. So RL ends where it leaned already, and SFT seldom calls. The mask makes no
+difference that three seeds could show. In Search-R1 the tool writes whole pages; here it writes
+four digits and a bracket that follow from the call, so to learn them pulls nowhere: that is the
+likeliest reason. Where the tool is taken away, the model goes on writing calls, and invents the
+result: 99% of what it writes there is wrong, 83% of SFT's. Trained without a tool it stops calling,
+and gets no hard product right.
+"""
 LONGEST = 24
 
 
