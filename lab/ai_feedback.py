@@ -24,8 +24,21 @@ SETTINGS = {"sizes": [100, 1000, 10000, 50000], "gullible": 0.5, "sharpness": 2.
             "rl_steps": 75}
 TOY = {"sizes": [20, 40, 80], "gullible": 0.5, "sharpness": 2.0, "steps": 2, "rl_steps": 2,
        "prompts": 32}
-ANSWER = ""
-READING = ""
+ANSWER = (
+    "A judge's labels serve DPO nearly as well as people's; PPO by them runs on and falls silent.")
+READING = """
+Of the labels that the base gives by its own beliefs 87% are in gold's order, of people's 86%. DPO
+earns a little more by people's: 0.14 at 1,000 labels, which holds, and as much at 10,000 and
+50,000, which three seeds do not settle. What separates them in the book, that people's labels go on
+paying where a judge's bias has been learned, is not seen here. But seventy-five updates read some
+11,000 pairs, so the last step up is one to other pairs, not to more. The bias that costs is one of
+people: where half of them believe the shared errors, 0.79 of gold is lost, and more labels do not
+mend it. At a hundredth of the price the judge's labels are worth 1.02 more. The surprise is PPO. By
+the judge's labels it earns 0.48 less than by people's, goes 6 nats where it goes 3, and tells 55%
+of what is asked. The likeliest reason: the judge is sure, so the scores of its reward model are 2.2
+times as wide (a standard deviation of 3.8 to 4.3, by people's labels 1.8 to 1.9), and the same beta
+is a lower price. DPO, which never sees a score, is spared that. SFT judges as well as the base.
+"""
 
 
 def as_noisy(gaps, right, share):
@@ -113,6 +126,8 @@ def claims(data):
                                     f"DPO, {who}, {SETTINGS['sizes'][-2]}")
 
     return {f"of {few} labels, the judge's earn more than people's": over("a judge", "people", few),
+            **{f"of {n} labels, people's earn more than the judge's (seen first)":
+                   over("people", "a judge", n) for n in SETTINGS["sizes"][1:-1]},
             f"of {most} labels, people's earn more than the judge's": over("people", "a judge"),
             f"at the same cost, {cheap} of the judge's earn more than {few} of people's":
                 notebook.differences(data, "at_best.gold", f"DPO, a judge, {cheap}",
