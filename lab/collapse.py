@@ -17,11 +17,23 @@ from lab import exam, labels, notebook
 from nanorlhf import figures, seeds, worlds
 from nanorlhf.stats import average
 
-SEEDS, MINUTES = (0, 1, 2), 8
+SEEDS, MINUTES = (0, 1, 2), 5
 SETTINGS = {"generations": 5, "examples": 1500, "steps": 100}
 TOY = {"generations": 2, "examples": 20, "steps": 2, "prompts": 32}
-ANSWER = ""
-READING = ""
+ANSWER = "A third of the facts in five generations, the rare no sooner; people's data keeps them."
+READING = """
+Five generations on their own answers at temperature 1 go from 31% of the asked facts told rightly
+to 22%, a little with each. That the interval reaches over 0 is for the third seed, 3 points under
+people's data where the others are 10 and 14 under. The answers that differ go from 98% to 87%.
+Against Shumailov et al. the rarer towns do not go first: with thirty-two of them none is rare
+enough for a sample to miss. What else goes is filler, by half; so gold rises while knowledge is
+lost, and gold alone would have called it progress. With half of people's data nothing is lost, as
+Gerstgrasser et al. say. A verifier that keeps the better half makes the most of it: 43% told
+rightly, and 1.3 more gold than fresh data of people. At temperature 0.7 the first two generations
+gain, by sharpening, and the next three lose a part of it again; a third of the answers are then the
+same as another. So there is no one thing that is collapse: what the next generation imitates
+decides what is lost.
+"""
 # what a generation learns from: the temperature of the last one's answers, the share of people's,
 # how many answers are written for each that is kept
 WAYS = {"own, T 1": (1.0, 0.0, 1), "own, T 0.7": (0.7, 0.0, 1), "half people's": (1.0, 0.5, 1),
