@@ -27,7 +27,7 @@ from nanorlhf.log import read_log
 from nanorlhf.rollout import generate_in_batches
 
 SEEDS, MINUTES = (0, 1, 2), 8
-SETTINGS = {"demonstrations": 1500, "strengths": [-4.0, -2.0, 2.0, 4.0], "asked": 256,
+SETTINGS = {"demonstrations": 1500, "strengths": [-16.0, -8.0, -4.0, 4.0, 8.0, 16.0], "asked": 256,
             "shares": [0.0, 0.25, 0.5, 0.75, 1.0], "steps": 50, "rl_steps": 75}
 TOY = {"demonstrations": 60, "strengths": [2.0], "asked": 16, "shares": [0.0, 0.5, 1.0],
        "steps": 2, "rl_steps": 2, "prompts": 32}
