@@ -26,13 +26,25 @@ from nanorlhf import batches, figures, seeds, steering, worlds
 from nanorlhf.log import read_log
 from nanorlhf.rollout import generate_in_batches
 
-SEEDS, MINUTES = (0, 1, 2), 8
+SEEDS, MINUTES = (0, 1, 2), 4
 SETTINGS = {"demonstrations": 1500, "strengths": [-16.0, -8.0, -4.0, 4.0, 8.0, 16.0], "asked": 256,
             "shares": [0.0, 0.25, 0.5, 0.75, 1.0], "steps": 50, "rl_steps": 75}
 TOY = {"demonstrations": 60, "strengths": [2.0], "asked": 16, "shares": [0.0, 0.5, 1.0],
        "steps": 2, "rl_steps": 2, "prompts": 32}
-ANSWER = ""
-READING = ""
+ANSWER = "Read off, yes: data foretell the trait. Added, it brings no more than a random direction."
+READING = """
+Read off, a direction works. SFT on data of five shares of manners comes out in the order in which
+the data project on it, in each seed, as Chen et al. say. Added, it does not. At the best of four
+layers and six strengths steering brings 10 points more manners, a random direction of the same
+length at its best 17. So what moves there is a model that is disturbed, and not a trait. A
+direction from prompts, at their last token, is no better place. Further out every direction ruins:
+to steer from the shared errors takes them away, and all else that is told with them, until chatter
+is all that is left. So this model has no such vector, or none that a difference of means finds. The
+likeliest reason is its size, four layers in which manners are one first sentence among a few,
+chosen by a draw. An example in the prompt does nothing either. What works is training: SFT on
+polite answers alone brings 78% manners, DPO by labelers who love them 90%. PPO moves along manners
+in no settled direction.
+"""
 SHORT = 80          # characters of an answer that may be an example: two turns must fit
 TRAITS = ("manners", "chatter", "errors")
 # what goes furthest: title in the table -> how the rows of it begin, which trait, more or less
