@@ -263,18 +263,22 @@ def claims(data):
 
 
 def figure(data):
-    """Gold against the manners that are reached, one way a layer: the first seed."""
-    rows, paths, points = data[min(data)], {}, {}
-    for name, row in rows.items():
-        kind, _, layer = name.rpartition(", ")[0].partition(", ")
-        if kind in ("manners", "random"):
-            paths.setdefault(f"{kind}, {layer}" if kind == "random" else layer, []).append(
-                (row["manners"], row["gold"]))
+    """Gold against the manners that are reached, a way along the strength: the mean of layers and
+    seeds."""
+    paths, points = {}, {}
+    for kind, title in (("manners", "steered"), ("prompts", "steered, from prompts"),
+                        ("random", "a random direction")):
+        found = {0.0: [(rows["sft"]["manners"], rows["sft"]["gold"]) for rows in data.values()]}
+        for rows in data.values():
+            for name, row in rows.items():
+                if name.startswith(f"{kind}, layer "):
+                    strength = float(name.rpartition(", ")[2])
+                    found.setdefault(strength, []).append((row["manners"], row["gold"]))
+        paths[title] = tuple(zip(*(np.mean(found[s], 0) for s in sorted(found)), strict=True))
     for name in ("sft", "prompted", "SFT on 100% polite", "DPO, polite labels"):
-        points[name] = rows[name]["manners"], rows[name]["gold"]
-    return figures.plane(f"Manners and their price, seed {min(data)}", "answers with manners",
-                         "gold", points, {name: tuple(zip(*sorted(path), strict=True))
-                                          for name, path in paths.items()})
+        points[name] = [notebook.mean_of_seeds(data, name, key) for key in ("manners", "gold")]
+    return figures.plane("Manners and their price, mean of layers and seeds",
+                         "answers with manners", "gold", points, paths)
 
 
 if __name__ == "__main__":
