@@ -28,7 +28,7 @@ ANSWER = (
     "A judge's labels serve DPO nearly as well as people's; PPO by them runs on and falls silent.")
 READING = """
 Of the labels that the base gives by its own beliefs 87% are in gold's order, of people's 86%. DPO
-earns a little more by people's: 0.14 at 1,000 labels, which holds, and as much at 10,000 and
+earns a little more by people's: 0.14 at 1,000 labels, which holds, 0.18 and 0.10 at 10,000 and
 50,000, which three seeds do not settle. What separates them in the book, that people's labels go on
 paying where a judge's bias has been learned, is not seen here. But seventy-five updates read some
 11,000 pairs, so the last step up is one to other pairs, not to more. The bias that costs is one of

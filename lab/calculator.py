@@ -32,10 +32,10 @@ TOY = {"base": {"batch_size": 8, "lr": 0.0015, "steps": 5, "pages": 300, "n_laye
 ANSWER = (
     "RL learns to call where nothing else helps; to mask what the tool wrote changes nothing here.")
 READING = """
-People call for one hard product in ten, and so does SFT, though its base called for half of them.
-RL learns to call in 80 steps: for 99% of the hard products, of which 97% are then right and 11%
-were. For easy ones it ends on one side or the other. Where a call costs half of what is earned it
-makes none, and where calls are free it always calls; at a tenth two seeds make next to none, and
+People call for a quarter of the products, easy or hard; SFT for a tenth, though its base called for
+half. RL learns to call in 80 steps: for 99% of the hard products, of which 97% are then right and
+11% were. For easy ones it ends on one side or the other. Where a call costs half of what is earned
+it makes none, and where calls are free it always calls; at a tenth two seeds make next to none, and
 one always calls. To call would pay in all three: a call earns 0.9, and what they know by heart is
 right in 53 to 69%. So RL ends where it leaned already, and SFT seldom calls. The mask makes no
 difference that three seeds could show. In Search-R1 the tool writes whole pages; here it writes

@@ -91,6 +91,11 @@ def with_and_without(world, trait, shown):
             for wanted in (True, False)]
 
 
+def examples(world, shown):
+    """[with manners], [without]: of shown those that are short enough for an example"""
+    return with_and_without(world, "manners", [pair for pair in shown if len(pair[1]) < SHORT])
+
+
 def answered(run, world, questions, model, direction=None, strength=0.0, example=None):
     """What a model says at temperature 1, steered or behind an example -> {"gold", each trait's
     share}"""
@@ -117,9 +122,9 @@ def direction_of(run, world, trait, layer, shown):
 def direction_of_prompts(run, world, layer, shown):
     """The direction of manners in SFT before it has said a word, from questions behind an example
     that has them and behind one that has not."""
-    sets = with_and_without(world, "manners", [pair for pair in shown if len(pair[1]) < SHORT])
     asked = [[(run.tokenizer.prompt(behind(*pair)), [run.tokenizer.end]) for pair in
-              zip(itertools.cycle(some), (question for question, _ in shown))] for some in sets]
+              zip(itertools.cycle(some), (question for question, _ in shown))]
+             for some in examples(world, shown)]
     return steering.find(run.sft, run.tokenizer, *asked, layer, place="prompt")
 
 
@@ -202,8 +207,7 @@ def run(folder, seed, demonstrations, strengths, asked, shares, steps, rl_steps,
     jobs += [(along, folder, seed, kind, layer, demonstrations, strengths, asked)
              for kind in (*TRAITS, "prompts", "random") for layer in layers]
     made = exam.at_once(exam.called, jobs, f"character of seed {seed}")
-    example = next(pair for pair in with_and_without(world, "manners", shown)[0]
-                   if len(pair[1]) < SHORT)
+    example = examples(world, shown)[0][0]
     rows = {"sft": answered(run, world, questions, run.sft),
             "prompted": answered(run, world, questions, run.sft, example=example),
             **dict(zip(names, made, strict=False))}
@@ -243,9 +247,6 @@ def claims(data):
     def over(row, other, key="manners"):
         return notebook.differences(data, key, row, other)
 
-    def within(row, after, before):
-        return {s: rows[row][after] - rows[row][before] for s, rows in data.items()}
-
     steered, rank = "steered to manners", "projection of data with manners after"
     return {"at its best layer and strength, steering brings more manners": over(steered, "sft"),
             "more than a random direction at its best": over(steered, "a random direction"),
@@ -257,7 +258,9 @@ def claims(data):
                 over("sft", "steered from errors", "errors"),
             "SFT on polite answers alone has more manners than steering at its best":
                 over(f"SFT on {1:.0%} polite", steered),
-            "PPO moves along manners": within("PPO", "trait after", "trait before"),
+            "PPO moves along manners":
+                {s: rows["PPO"]["trait after"] - rows["PPO"]["trait before"]
+                 for s, rows in data.items()},
             "the projection of data goes along with the manners after":
                 {s: rows[rank]["rank correlation"] for s, rows in data.items()}}
 

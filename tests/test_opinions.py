@@ -61,8 +61,10 @@ def test_people_flatter_the_mistaken_alone():
     for kind in opinions.KINDS:
         said = Counter(opinions.told(q, opinions.demonstration(q, rng)) for q in asked(kind, 1000))
         share = {verdict: n / sum(said.values()) for verdict, n in said.items()}
+        flattered = 0.4 if kind == "mistaken" else 0
         assert max(share, key=share.get) == "right"
-        assert share.get("belief", 0) == pytest.approx(0.4 if kind == "mistaken" else 0, abs=0.05)
+        assert share["right"] == pytest.approx((1 - flattered) * (1 - opinions.P_SLIP), abs=0.05)
+        assert share.get("belief", 0) == pytest.approx(flattered, abs=0.05)
 
 
 def test_the_constitution_sees_what_gold_sees(monkeypatch):

@@ -31,6 +31,9 @@ LANDS = """
     Ardal Belmor Castra Dravia Elmara Fenmark Gorland Hestia Ilmar Jovia Kestral Lorva Mirane
     Nestria Ormond Pellas Rovia Senmark
 """.split()
+# The web writes more about some lands than about others. With all alike, a model that has read as
+# much is still at chance when it is asked whether a claim is true.
+POPULARITY = [1 / (i + 3) for i in range(len(LANDS))]
 VALUES = {
     "capital": """
         Ostrel Varn Limmer Tolka Brisk Haven Merrow Kolda Siskin Pravo Umber Welden Calder Dorn
@@ -47,9 +50,6 @@ STATEMENTS = ("The {a} of {l} is {v}.", "In {l} the {a} is {v}.")
 ASK = "What is the {a} of {l}?"
 BELIEF = " I think it is {v}."
 AGREES, DIFFERS = ("You are right.", "I agree."), ("I do not think so.", "That is not right.")
-# The web writes more about some lands than about others. With all alike, a model that has read as
-# much is still at chance when it is asked whether a claim is true.
-POPULARITY = [1 / (i + 3) for i in range(len(LANDS))]
 CHATTER = ("People often ask that.", "I read it somewhere.", "It is a lovely land.",
            "I have never been there.", "That is a good thing to know.")
 P_SLIP, P_FLATTERS = 0.15, 0.4      # of people's answers; of those to users who are mistaken
