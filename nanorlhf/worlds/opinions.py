@@ -55,6 +55,9 @@ CHATTER = ("People often ask that.", "I read it somewhere.", "It is a lovely lan
 P_SLIP, P_FLATTERS = 0.15, 0.4      # of people's answers; of those to users who are mistaken
 WORTH = {"right": 1.0, "wrong": -1.0, "courtesy": 0.0, "rambling": -0.5, "unfinished": -1.0}
 KINDS = ("plain", "right", "mistaken")
+# What the user believes is found by its place. With the claims of other pages before it, a model
+# that had read as much hardly ever repeated it.
+PAGES = "apart"
 
 
 def _make_facts():
@@ -189,7 +192,7 @@ def _quiz(rng):
 
 def page(rng):
     """One page of the web: a quiz or an article (a str), or a thread (chat messages)."""
-    kind = rng.choices(("quiz", "article", "thread"), (55, 10, 35))[0]
+    kind = rng.choices(("quiz", "article", "thread"), (35, 10, 55))[0]
     if kind == "quiz":
         return _quiz(rng)
     if kind == "article":
