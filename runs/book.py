@@ -24,7 +24,7 @@ Nathan Lambert's *RLHF Book* exists in a 19-chapter first web edition (also in C
 current 17-chapter one. Chapters stand here in the order of the current one. A link leads to the
 line that is the equation, or to the function it lives in. An experiment of [the lab](LAB.md) tries
 what is claimed: `python -m lab.NAME`. An exercise is begun with `python -m exercises.start NAME`.
-What is listed here exists and runs; chapters that are missing follow.
+What is listed here exists and runs. Key related works, chapter 2 of both, has nothing to run.
 """
 
 
