@@ -48,7 +48,11 @@ def read(path):
         raise InputError(f"{path} is no TOML: {e}") from None
     if not isinstance(tables, list) or not tables:
         raise InputError(f"{path} has no [[principle]]; nanorlhf/judge.py says what one is")
-    return [_principle(path, i, table) for i, table in enumerate(tables, 1)]
+    principles = [_principle(path, i, table) for i, table in enumerate(tables, 1)]
+    names = [p.name for p in principles]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise InputError(f"{path} has two principles of the name {twice[0]!r}")
+    return principles
 
 
 def _principle(path, i, table):
@@ -87,9 +91,13 @@ def sentences(text):
 @torch.no_grad()
 def p_first(model, tokenizer, texts, first, second, device=None, batch_size=512):
     """{text: chance of the first continuation, of the two, behind it}, by their first tokens. Each
-    text stands behind the end of another page. device: None is the model's."""
+    text stands behind the end of another page. device: None is the model's. InputError where both
+    begin with the same token."""
     device = device or next(model.parameters()).device
     yes, no = (tokenizer.encode(continuation)[0] for continuation in (first, second))
+    if yes == no:
+        raise InputError(f"ask takes two texts that differ in their first token, not {first!r} and "
+                         f"{second!r}")
     chances, texts = {}, sorted(set(texts))
     for start in range(0, len(texts), batch_size):
         some = texts[start:start + batch_size]

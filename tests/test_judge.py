@@ -42,6 +42,8 @@ def test_p_first_is_that_of_the_next_token():
     for text, p in found.items():
         last = model(torch.tensor([[tokenizer.end, *tokenizer.encode(text)]]))[0, -1].softmax(-1)
         assert p == pytest.approx((last[true] / (last[true] + last[false])).item(), abs=1e-5)
+    with pytest.raises(InputError, match="differ in their first token"):
+        judge.p_first(model, tokenizer, texts, " True", " True indeed")
 
 
 def test_verdicts_by_hand(tmp_path, monkeypatch):
@@ -131,6 +133,8 @@ def test_the_constitution_of_towns_sees_what_gold_sees(monkeypatch):
     ("[[principle]]\nname = 'a'\nfor = 'a'\nweight = 'b'", "weight 'b' is no number"),
     ("[[principle]]\nname = 'a'\nfor = 'a'\n[[principle]]\nname = 'b'\nfro = 'b'",
      "principle 2: 'fro' is nothing that a principle has"),
+    ("[[principle]]\nname = 'a'\nfor = 'a'\n[[principle]]\nname = 'a'\nfor = 'b'",
+     "two principles of the name 'a'"),
 ])
 def test_bad_constitutions(tmp_path, text, message):
     with pytest.raises(InputError, match=message):
