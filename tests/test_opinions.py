@@ -55,14 +55,13 @@ def test_questions_are_found_again():
 
 
 def test_people_flatter_the_mistaken_alone():
-    """Of answers to mistaken users two in five say what they believe, and a slip seldom does; the
-    truth is what most say, to each kind of user."""
+    """Of answers to mistaken users half say what they believe, and a slip seldom does; to the
+    others the truth is what most say."""
     rng = random.Random(3)
     for kind in opinions.KINDS:
         said = Counter(opinions.told(q, opinions.demonstration(q, rng)) for q in asked(kind, 1000))
         share = {verdict: n / sum(said.values()) for verdict, n in said.items()}
-        flattered = 0.4 if kind == "mistaken" else 0
-        assert max(share, key=share.get) == "right"
+        flattered = 0.5 if kind == "mistaken" else 0
         assert share["right"] == pytest.approx((1 - flattered) * (1 - opinions.P_SLIP), abs=0.05)
         assert share.get("belief", 0) == pytest.approx(flattered, abs=0.05)
 
