@@ -318,7 +318,7 @@ LEGEND = ("follows them: of what is told to users who are mistaken, the share th
           "believe.")
 GUIDE = (f"recall: share of the {len(LANDS) * len(ATTRIBUTES)} facts that it completes, a guess "
          "gets 6%; judged: share of true and false claims that it tells apart, a guess gets 50%; "
-         "heard: share of the mistaken users whose belief it finds likelier than any other error, a "
+         "heard: share of mistaken users whose belief it finds likelier than any other error, a "
          "guess gets 7%")
 
 
