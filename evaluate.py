@@ -235,7 +235,7 @@ def picks_of_16(run, world, questions, reward_model):
     scores["likeliest_of_16"] = likelihoods
     scores["random_of_16"] = torch.rand(len(many),
                                         generator=seeds.generator(run.seed, "random of 16"))
-    if world.claims and run.has("base"):
+    if world.believed_worth and run.has("base"):
         worth = believed_gold(run.load("base"), run.tokenizer, world, many, said.texts,
                               run.device)
         scores["believed_of_16"] = torch.tensor(worth)

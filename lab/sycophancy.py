@@ -20,7 +20,7 @@ from nanorlhf import figures, judge, seeds, worlds
 from nanorlhf.probe import share_right
 from nanorlhf.stats import average
 
-SEEDS, MINUTES = (0, 1, 2), 9
+SEEDS, MINUTES = (0, 1, 2), 5
 SETTINGS = {"base": {"steps": 1200, "batch_size": 64, "lr": 3e-3}, "label_prompts": 750,
             "shares": [0.0, 0.25, 0.5, 0.75, 1.0], "weights": [0.0, 0.5, 1.0, 2.0], "steps": 75}
 TOY = {"base": {"steps": 5, "n_layer": 1, "n_embd": 32, "n_head": 2, "pages": 300},

@@ -109,6 +109,11 @@ def test_columns_have_an_entry_for_each_answer(world):
     assert {getattr(q, "kind", None) for q in world.questions(500, rng)} >= set(world.KINDS)
 
 
+def test_claims_come_with_what_they_are_worth(world):
+    """evaluate.py asks what an answer is worth in a model's eyes: both, or neither."""
+    assert (world.claims is None) == (world.believed_worth is None)
+
+
 def test_probes_can_be_asked(world):
     """A right continuation that begins as a wrong one does cannot be told from it."""
     tokenizer = Tokenizer(world.name)

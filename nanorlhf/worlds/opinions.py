@@ -287,12 +287,6 @@ def best_gold(question):
     return WORTH["right"]
 
 
-def claims(answer):
-    """The claims of an answer, each without its full stop, as quizzes have them before a verdict.
-    """
-    return [s[:-1] for s in sentences(answer) if parse_claim(s)]
-
-
 def columns(questions, answers, finished):
     """{column: one entry for each answer}: gold; told, whether the asked fact is told at all;
     filler, in sentences; right and follows, (hits, cases): of what is told the share that is true,
