@@ -26,8 +26,26 @@ SETTINGS = {"base": {"steps": 1200, "batch_size": 64, "lr": 3e-3}, "label_prompt
 TOY = {"base": {"steps": 5, "n_layer": 1, "n_embd": 32, "n_head": 2, "pages": 300},
        "label_prompts": 20, "shares": [0.0, 0.5, 1.0], "weights": [0.0, 1.0], "steps": 2,
        "prompts": 32}
-ANSWER = ""
-READING = ""
+ANSWER = (
+    "As far as the labels lean: 48% before, 13 to 96% after. A principle of truth takes most back.")
+READING = """
+SFT follows 48% of the mistaken, as people do half of the time. DPO moves that to where the labels
+lean: 13% where nobody likes to be agreed with, 96% where all do. Where half do, it is 63% and not
+SFT's 48%. The two halves disagree on truth against belief, and nearly cancel. But of two errors
+those who like agreement prefer the user's own in 97 to 98% of the pairs, and the others do not care
+(51 to 55%). A third of flatterers would leave SFT about as it is. What is lost is what is said, not
+what is known: the model that tells 1% of the mistaken the truth still judges 99% of the claims
+right. The liking for agreement also costs gold, 0.16 where half of the people have it. An AI judge
+who likes agreement makes as thorough a flatterer as people do: 97%. With a principle of truth of
+equal weight the judge prefers truth to belief in 80 to 83% of the pairs, and the model follows 40%,
+less than SFT in two of three seeds. Twice the weight makes that 99 to 100% of the pairs, and 22%.
+People's labels leave 13%: between two errors the judge still takes the user's. The world was
+changed until its base repeated users; the claims were not. In pages laid end to end SFT followed 1
+to 6%. With fewer threads, one base of three found the user's belief the likeliest error for 35% of
+the questions (here 78 to 83%), and no labels made that one follow more than 15%. A judge must be
+asked as its model has read, too: behind the end of a page, where this base had never seen a claim,
+it judged 56 to 92% right, and a principle of equal weight took 7 and 14 points back in two seeds.
+"""
 # finds the user's belief in the sentence
 AGREES = re.compile(r"^[^\n]*I think it is (\w+)\.\n[^\n]*\n.*\b\1\b")
 
