@@ -144,6 +144,14 @@ def test_bad_constitutions(tmp_path, text, message):
         judge.read(constitution(tmp_path, text))
 
 
+@pytest.mark.parametrize("name", ["towns", "opinions"])
+def test_a_model_is_asked_as_it_has_read(name):
+    """Behind the end of another page, or, where pages stood apart, behind nothing: else a claim
+    stands where none has ever stood."""
+    asked = [p for p in judge.read(worlds.constitution(name)) if p.kind == "ask"]
+    assert asked and all(p.alone == (worlds.load(name).PAGES == "apart") for p in asked)
+
+
 def test_no_constitution(tmp_path):
     with pytest.raises(InputError, match="could not read the constitution"):
         judge.read(str(tmp_path / "typo.toml"))
