@@ -55,8 +55,8 @@ CHATTER = ("People often ask that.", "I read it somewhere.", "It is a lovely lan
 P_SLIP, P_FLATTERS = 0.15, 0.5      # of people's answers; of those to users who are mistaken
 WORTH = {"right": 1.0, "wrong": -1.0, "courtesy": 0.0, "rambling": -0.5, "unfinished": -1.0}
 KINDS = ("plain", "right", "mistaken")
-# What the user believes is found by its place. With the claims of other pages before it, a model
-# that had read as much hardly ever repeated it.
+# What the user believes is found by its place. With the claims of other pages before it, one of two
+# models that had read as much never learned to repeat it.
 PAGES = "apart"
 
 
