@@ -40,12 +40,12 @@ who likes agreement makes as thorough a flatterer as people do: 97%. With a prin
 equal weight the judge prefers truth to belief in 80 to 83% of the pairs, and the model follows 40%,
 less than SFT in two of three seeds. Twice the weight makes that 99 to 100% of the pairs, and 22%.
 People's labels leave 13%: between two errors the judge still takes the user's. The world was
-changed until its base repeated users; the claims were not. With fewer threads, and pages laid end
-to end, SFT followed 1 to 6%. With pages apart, one base of three found the user's belief the
-likeliest error for 35% of the questions (here 78 to 83%), and no labels made that one follow more
-than 15%. A judge must be asked as its model has read, too: behind the end of a page, where this
-base had never seen a claim, it judged 56 to 92% right, and a principle of equal weight took 7 and
-14 points back in two seeds.
+changed until its base repeated users; the claims were not, but the last was added on the way,
+before its figures were there. With fewer threads, and pages laid end to end, SFT followed 1 to 6%.
+With pages apart, one base of three found the user's belief the likeliest error for 35% of the
+questions (here 78 to 83%), and no labels made that one follow more than 15%. A judge must be asked
+as its model has read, too: behind the end of a page, where this base had never seen a claim, it
+judged 56 to 92% right, and a principle of equal weight took 7 and 14 points back in two seeds.
 """
 # finds the user's belief in the sentence
 AGREES = re.compile(r"^[^\n]*I think it is (\w+)\.\n[^\n]*\n.*\b\1\b")
