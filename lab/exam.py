@@ -19,6 +19,7 @@ import evaluate
 import train_base
 from nanorlhf import InputError, checkpoints, devices, seeds, worlds
 from nanorlhf.measure import kl_per_answer
+from nanorlhf.probe import share_right
 from nanorlhf.rollout import score_answers
 from nanorlhf.stats import average, bootstrap
 
@@ -113,6 +114,11 @@ def held_out(folder, seed, prompts=PROMPTS):
     run, world = evaluate.Run(folder, sft, tokenizer, device, seed, 64, 256), worlds.of(tokenizer)
     return run, world, world.questions(prompts, seeds.rng(seed, "evaluation prompts"),
                                        worlds.HELD_OUT)
+
+
+def probed(run, world, model, name):
+    """Share of the world's probes of this name that a model gets right, as in train_base.py"""
+    return share_right(model, run.tokenizer, world.probes(seeds.rng(0, "probe"))[name], run.device)
 
 
 def mark(folder, seed, name, prompts=PROMPTS):

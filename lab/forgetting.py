@@ -23,7 +23,6 @@ from lab import labels as label_files
 from nanorlhf import batches, figures, seeds, worlds
 from nanorlhf.functional import token_logprobs
 from nanorlhf.measure import kl_per_answer
-from nanorlhf.probe import share_right
 
 SEEDS, MINUTES = (0, 1, 2), 7
 SETTINGS = {"grpo": [10, 25, 75], "rejection": [1, 3, 9], "dpo": [10, 25, 75],
@@ -82,9 +81,8 @@ def kept(folder, seed, name, pages, prompts):
     ids = [run.tokenizer.prompt(q.text) for q in asked]
     said = run.answer(run.sft, None, ids, "lab asked")
     kl = kl_per_answer(run.sft, model, ids, said.ids, run.tokenizer.pad, run.device)
-    recall = share_right(model, run.tokenizer, world.probes(seeds.rng(0, "probe"))["recall"],
-                         run.device)
-    return {"page": lost.sum().item() / tokens, "recall": recall, "forward_kl": float(kl.mean())}
+    return {"page": lost.sum().item() / tokens, "recall": exam.probed(run, world, model, "recall"),
+            "forward_kl": float(kl.mean())}
 
 
 def run(folder, seed, grpo, rejection, dpo, sft, demonstrations, pages, imitated=500,

@@ -17,7 +17,6 @@ import sys
 from lab import exam, notebook, tastes
 from lab import labels as label_files
 from nanorlhf import figures, judge, seeds, worlds
-from nanorlhf.probe import share_right
 from nanorlhf.stats import average
 
 SEEDS, MINUTES = (0, 1, 2), 5
@@ -61,9 +60,8 @@ def learned(own, seed, name, data, steps, prompts):
     said = run.answer(model, None, [run.tokenizer.prompt(q.text) for q in questions],
                       "lab sycophancy")
     columns = world.columns(questions, said.texts, said.finished)
-    claims = world.probes(seeds.rng(0, "probe"))["judged"]
     return {**{column: average(values) for column, values in columns.items()},
-            "knows": share_right(model, run.tokenizer, claims, run.device)}
+            "knows": exam.probed(run, world, model, "judged")}
 
 
 def liking(world, weight):

@@ -12,8 +12,6 @@ the model says, what is wanted the constitution. That is a TOML file of [[princi
     for         a pattern: 1 where it is found
     of          a pattern: the sentences that it speaks of; without it, all
     weight      1 unless said
-    alone       true: of a model that has read pages one at a time, with nothing before them; unless
-                said it is asked behind the end of another page
 
 A pattern is a regular expression of Python's. It is searched in three lines: the question, the
 answer so far, and the sentence. Each sentence is judged by itself, each answer alone, so there is
@@ -37,7 +35,6 @@ class Principle:
     said: object            # the two continuations, or the pattern
     of: re.Pattern
     weight: float = 1.0
-    alone: bool = False
 
 
 def read(path):
@@ -60,7 +57,7 @@ def read(path):
 
 def _principle(path, i, table):
     where = f"{path}, principle {i}"
-    if unknown := set(table) - {"name", "of", "weight", "alone", *KINDS}:
+    if unknown := set(table) - {"name", "of", "weight", *KINDS}:
         raise InputError(f"{where}: {min(unknown)!r} is nothing that a principle has")
     kinds = [kind for kind in KINDS if kind in table]
     if len(kinds) != 1 or not isinstance(table.get("name"), str):
@@ -68,9 +65,6 @@ def _principle(path, i, table):
     [kind], weight = kinds, table.get("weight", 1.0)
     if type(weight) not in (int, float):
         raise InputError(f"{where}: weight {weight!r} is no number")
-    alone = table.get("alone", False)
-    if type(alone) is not bool or alone and kind != "ask":
-        raise InputError(f"{where}: alone is true or false, and belongs to ask")
     said = table[kind]
     if kind == "ask":
         if not (isinstance(said, list) and len(said) == 2 and all(
@@ -79,7 +73,7 @@ def _principle(path, i, table):
     else:
         said = _pattern(where, kind, said)
     return Principle(table["name"], kind, said, _pattern(where, "of", table.get("of", "")),
-                     float(weight), alone)
+                     float(weight))
 
 
 def _pattern(where, field, text):
@@ -95,10 +89,10 @@ def sentences(text):
 
 
 @torch.no_grad()
-def p_first(model, tokenizer, texts, first, second, alone=False, device=None, batch_size=512):
+def p_first(model, tokenizer, texts, first, second, device=None, batch_size=512):
     """{text: chance of the first continuation, of the two, behind it}, by their first tokens. Each
-    text stands behind the end of another page; alone: behind nothing. device: None is the model's.
-    InputError where both continuations begin with the same token."""
+    text stands where a page begins. device: None is the model's. InputError where both
+    continuations begin with the same token."""
     device = device or next(model.parameters()).device
     yes, no = (tokenizer.encode(continuation)[0] for continuation in (first, second))
     if yes == no:
@@ -107,8 +101,7 @@ def p_first(model, tokenizer, texts, first, second, alone=False, device=None, ba
     chances, texts = {}, sorted(set(texts))
     for start in range(0, len(texts), batch_size):
         some = texts[start:start + batch_size]
-        before = [] if alone else [tokenizer.end]
-        rows = [before + tokenizer.encode(text) for text in some]
+        rows = [tokenizer.before_page + tokenizer.encode(text) for text in some]
         logits = model(batches.pad_rows(rows, tokenizer.pad).to(device))            # (B, T, V)
         ends = torch.tensor([len(row) - 1 for row in rows])
         last = logits[torch.arange(len(rows)), ends]                                # (B, V)
@@ -128,7 +121,7 @@ def verdicts(model, tokenizer, principles, questions, answers):
     for p in principles:
         if p.kind == "ask":
             texts = [claim(lines) for *_, lines in shown if p.of.search(lines)]
-            asked[p.name] = p_first(model, tokenizer, texts, *p.said, p.alone)
+            asked[p.name] = p_first(model, tokenizer, texts, *p.said)
     judged = [[] for _ in answers]
     for i, start, end, lines in shown:
         said = {}

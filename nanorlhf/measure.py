@@ -106,7 +106,7 @@ def believed_gold(base, tokenizer, world, questions, texts, device):
     """[worth of each answer in the base model's own eyes]: its P(True) behind each claim in place
     of the truth. Nobody's judgment is in it but the model's."""
     claims = [claim for text in texts for claim in world.claims(text)]
-    p_true = p_first(base, tokenizer, claims, " True", " False", device=device)
+    p_true = p_first(base, tokenizer, claims, " True", " False", device)
     return [world.believed_worth(question, text, p_true)
             for question, text in zip(questions, texts, strict=True)]
 

@@ -12,18 +12,19 @@ class Tokenizer:
 
     `end` closes an assistant turn and a page; `pad` is another token, so that masks never
     swallow the end. Special tokens are ids from the encoding's n_vocab on (gpt2's own end-of-text
-    keeps its id): text goes through `encode_ordinary`, so nobody can write one.
+    keeps its id): text goes through `encode_ordinary`, so nobody can write one. `before_page`: what
+    a model has read before a page, the end of another, or nothing where pages stand apart.
     name: a world, or gpt2. ranks, knobs: what a checkpoint keeps of a world's vocabulary (in
     tiktoken's format) and of its settings.
     """
 
     def __init__(self, name=worlds.DEFAULT, ranks=None, knobs=None):
-        self.name, self.ranks, self.knobs = name, ranks, None
+        self.name, self.ranks, self.knobs, apart = name, ranks, None, False
         if name == "gpt2":
             self.encoding = _gpt2_encoding()
         elif name in worlds.names():
             world = worlds.load(name, knobs)
-            self.knobs = world.knobs
+            self.knobs, apart = world.knobs, world.PAGES == "apart"
             self.ranks = ranks or vocabulary.as_text(world.vocabulary())
             # tiktoken's own file loader caches by path, and would serve a stale vocabulary
             self.encoding = tiktoken.Encoding(name, pat_str=vocabulary.PATTERN, special_tokens={},
@@ -33,6 +34,9 @@ class Tokenizer:
         n = self.encoding.n_vocab
         self.end, self.pad, self.user, self.assistant, self.system = range(n, n + len(SPECIALS))
         self.vocab_size = n + len(SPECIALS)
+        # Behind an end that it has never read, a model that judges all claims right called 56 to
+        # 92% right.
+        self.before_page = [] if apart else [self.end]
 
     def state(self):
         """What a checkpoint keeps: enough to rebuild this tokenizer without its file."""

@@ -31,18 +31,21 @@ def test_sentences():
     assert judge.sentences("") == judge.sentences("  \n") == []
 
 
-def test_p_first_is_that_of_the_next_token():
-    tokenizer = Tokenizer("towns")
+@pytest.mark.parametrize("world, apart", [("towns", False), ("opinions", True)])
+def test_p_first_is_that_of_the_next_token(world, apart):
+    """Behind the end of another page, or, where pages stood apart, behind nothing: else a claim
+    stands where none has ever stood."""
+    tokenizer = Tokenizer(world)
     cfg = GPTConfig(tokenizer.vocab_size, 32, n_layer=2, n_head=2, n_embd=16)
     model = GPT(cfg, seeds.generator(0, "test")).eval()
     texts = ["The mayor of Tarn is Ada", "The region of Osby is Midholt", "Sure"]
     true, false = tokenizer.encode(" True")[0], tokenizer.encode(" False")[0]
-    for alone, before in ((False, [tokenizer.end]), (True, [])):
-        found = judge.p_first(model, tokenizer, texts * 2, " True", " False", alone, batch_size=2)
-        assert set(found) == set(texts)
-        for text, p in found.items():
-            last = model(torch.tensor([before + tokenizer.encode(text)]))[0, -1].softmax(-1)
-            assert p == pytest.approx((last[true] / (last[true] + last[false])).item(), abs=1e-5)
+    found = judge.p_first(model, tokenizer, texts * 2, " True", " False", batch_size=2)
+    assert set(found) == set(texts)
+    before = [] if apart else [tokenizer.end]
+    for text, p in found.items():
+        last = model(torch.tensor([before + tokenizer.encode(text)]))[0, -1].softmax(-1)
+        assert p == pytest.approx((last[true] / (last[true] + last[false])).item(), abs=1e-5)
     with pytest.raises(InputError, match="differ in their first token"):
         judge.p_first(model, tokenizer, texts, " True", " True indeed")
 
@@ -51,8 +54,8 @@ def test_verdicts_by_hand(tmp_path, monkeypatch):
     """The wrong line read; a principle that speaks of what it is not about; a weight forgotten."""
     asked = []
 
-    def p_first(model, tokenizer, texts, first, second, alone):
-        asked.append((sorted(texts), first, second, alone))
+    def p_first(model, tokenizer, texts, first, second):
+        asked.append((sorted(texts), first, second))
         return {text: 0.75 for text in texts}
 
     monkeypatch.setattr(judge, "p_first", p_first)
@@ -72,7 +75,7 @@ def test_verdicts_by_hand(tmp_path, monkeypatch):
     """))
     judged = judge.verdicts(None, None, principles, ["Please, what is it?", "What is it?"],
                             ["Thanks. It is red. Is it red.", "Thanks.\nIt is blue!"])
-    assert asked == [(["It is blue", "It is red"], " yes", " no", False)]
+    assert asked == [(["It is blue", "It is red"], " yes", " no")]
     assert judged == [[(0, 7, {"thanks": 1.0}), (8, 18, {"true": 0.5}),
                        (19, 29, {"said once": -1.0})],
                       [(0, 7, {}), (8, 19, {"true": 0.5})]]
@@ -82,7 +85,7 @@ def test_verdicts_by_hand(tmp_path, monkeypatch):
 def test_the_constitution_of_towns_sees_what_gold_sees(monkeypatch):
     """With a model that knows every fact: a sentence that gold calls right, wrong, filler or
     manners gets its own verdicts, in 3,000 answers."""
-    def p_first(model, tokenizer, texts, first, second, alone):
+    def p_first(model, tokenizer, texts, first, second):
         claims = {text: towns.parse_claim(text + ".") for text in texts}
         return {text: float(towns.FACTS[c[0]][c[1]] == c[2]) for text, c in claims.items()}
 
@@ -136,20 +139,10 @@ def test_the_constitution_of_towns_sees_what_gold_sees(monkeypatch):
      "principle 2: 'fro' is nothing that a principle has"),
     ("[[principle]]\nname = 'a'\nfor = 'a'\n[[principle]]\nname = 'a'\nfor = 'b'",
      "two principles of the name 'a'"),
-    ("[[principle]]\nname = 'a'\nfor = 'a'\nalone = true", "alone is true or false, and belongs"),
-    ("[[principle]]\nname = 'a'\nask = ['a', 'b']\nalone = 1", "alone is true or false"),
 ])
 def test_bad_constitutions(tmp_path, text, message):
     with pytest.raises(InputError, match=message):
         judge.read(constitution(tmp_path, text))
-
-
-@pytest.mark.parametrize("name", ["towns", "opinions"])
-def test_a_model_is_asked_as_it_has_read(name):
-    """Behind the end of another page, or, where pages stood apart, behind nothing: else a claim
-    stands where none has ever stood."""
-    asked = [p for p in judge.read(worlds.constitution(name)) if p.kind == "ask"]
-    assert asked and all(p.alone == (worlds.load(name).PAGES == "apart") for p in asked)
 
 
 def test_no_constitution(tmp_path):

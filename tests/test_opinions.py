@@ -68,7 +68,7 @@ def test_people_flatter_the_mistaken_alone():
 
 def test_the_constitution_sees_what_gold_sees(monkeypatch):
     """With a model that knows every fact each sentence gets its own verdict."""
-    def p_first(model, tokenizer, texts, first, second, alone):
+    def p_first(model, tokenizer, texts, first, second):
         claims = {text: opinions.parse_claim(text + ".") for text in texts}
         return {text: float(opinions.FACTS[c[0]][c[1]] == c[2]) for text, c in claims.items()}
 

@@ -118,13 +118,17 @@ def questions(n, rng, split="train"):
     return [_asked(*rng.choice(SPLITS[split]), rng.choice(KINDS), rng) for _ in range(n)]
 
 
+def _wrong(attribute, truth, rng):
+    return rng.choice([v for v in VALUES[attribute] if v != truth])
+
+
 def _asked(land, attribute, kind, rng):
     truth = FACTS[land][attribute]
     if kind == "plain":
         return Question(land, attribute)
     if kind == "right":
         return Question(land, attribute, truth)
-    return Question(land, attribute, rng.choice([v for v in VALUES[attribute] if v != truth]))
+    return Question(land, attribute, _wrong(attribute, truth, rng))
 
 
 _TEXT = re.compile(re.escape(ASK).replace(r"\{a\}", "([a-z]+)").replace(r"\{l\}", "([A-Za-z]+)")
@@ -151,10 +155,6 @@ SHOWN = [_first("held-out", kind) for kind in KINDS]
 
 def statement(land, attribute, value, rng):
     return rng.choice(STATEMENTS).format(a=attribute, l=land, v=value)
-
-
-def _wrong(attribute, truth, rng):
-    return rng.choice([v for v in VALUES[attribute] if v != truth])
 
 
 def demonstration(question, rng, p_slip=P_SLIP, p_flatters=P_FLATTERS):
